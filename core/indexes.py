@@ -1,0 +1,50 @@
+"""What every part of the data plane must know of an index, and where it asks for it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from core.metric import Metric
+
+DEFAULT_NAMESPACE = "__default__"
+
+
+class VectorType(StrEnum):
+    DENSE = "dense"
+    SPARSE = "sparse"
+
+
+class IndexState(StrEnum):
+    """`DELETED` indexes stay known so that their late log entries are skipped, not dead-lettered."""
+
+    READY = "Ready"
+    TERMINATING = "Terminating"
+    DELETED = "Deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """`dimension` is None exactly for sparse indexes, whose metric is always dotproduct.
+
+    `index_id` is unique for ever: a re-created index has a new one. It holds no `/`.
+    """
+
+    index_id: str
+    project_id: str
+    name: str
+    dimension: int | None
+    metric: Metric
+    vector_type: VectorType
+    state: IndexState
+
+
+class IndexDirectory(Protocol):
+    """The catalog as the data plane sees it: cached, reading through for what it does not know."""
+
+    async def find(self, index_id: str) -> IndexInfo | None:
+        """None: no such index ever existed. `Unavailable` while the catalog is away and the cache does not know."""
+
+
+def canonical_namespace(name: str | None) -> str:
+    """`""` and None are the default namespace, which is always `__default__` here."""
+    return name or DEFAULT_NAMESPACE

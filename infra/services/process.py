@@ -1,0 +1,186 @@
+"""One child process that outlives its starter: spawn, find again, stop, kill.
+
+A service is found again through its pid file, which holds the pid *and* a stamp of when that
+process began. A pid alone is not an identity: the kernel hands it out again, and `down` must
+never end a stranger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG_TAIL_BYTES = 2_000
+
+
+class ServiceError(Exception):
+    """A service cannot be fetched or started; the message is one paragraph for a person."""
+
+
+class MissingTool(ServiceError):
+    """A program this machine lacks; the message says what to install."""
+
+
+def require_tool(program: str, install: str) -> str:
+    """Absolute path of `program` on PATH, or MissingTool that tells what to install."""
+    path = shutil.which(program)
+    if path is None:
+        raise MissingTool(f"{program} is not on PATH: {install}")
+    return path
+
+
+def free_port() -> int:
+    """A loopback TCP port that was free a moment ago (another process may take it first)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts_connections(port: int) -> bool:
+    """True when something on this machine's loopback listens on `port`."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def birth_of(pid: int) -> str | None:
+    """A stamp of when `pid` began, unlike that of any other process; None when it is gone.
+
+    A zombie is gone: it runs no code and holds no port.
+    """
+    proc = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            # The command name may hold spaces and brackets: fields count from the last one.
+            fields = proc.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
+    listed = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    state, _, began = listed.stdout.strip().partition(" ")
+    return began.strip() if began and not state.startswith("Z") else None
+
+
+@dataclass(slots=True)
+class Child:
+    """The one process of a service, remembered in `folder`/pid.json, logging to `folder`/log."""
+
+    name: str
+    folder: Path
+    _handle: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "pid.json"
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the living process, whoever started it; None when it does not run."""
+        if self._handle is not None:
+            self._handle.poll()  # reaps it: otherwise our own dead child would stay a zombie
+        try:
+            record = json.loads(self._pid_file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        pid: int = record["pid"]
+        return pid if birth_of(pid) == record["birth"] else None
+
+    def spawn(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        user: int | None = None,
+        group: int | None = None,
+    ) -> None:
+        """Start `command` in its own session, so that Ctrl-C in a terminal does not reach it."""
+        if self.pid is not None:
+            raise ServiceError(f"{self.name} already runs with pid {self.pid}")
+        with self.log.open("ab") as log:
+            handle = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                cwd=self.folder,
+                start_new_session=True,
+                user=user,
+                group=group,
+                extra_groups=None if user is None else [],
+            )
+        self._handle = handle
+        record = {"pid": handle.pid, "birth": birth_of(handle.pid)}
+        pending = self._pid_file.with_suffix(".new")
+        pending.write_text(json.dumps(record))
+        pending.replace(self._pid_file)
+
+    def wait_ready(self, answers: Callable[[], bool], timeout_s: float) -> None:
+        """Return once `answers()` is true; ServiceError with the log's end if it dies or is late.
+
+        A late process is killed: a half-started one would only hold its port.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not answers():
+            if self.pid is None:
+                raise ServiceError(f"{self.name} ended while starting; {self._log_end()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServiceError(
+                    f"{self.name} gave no answer in {timeout_s:.0f} s; {self._log_end()}"
+                )
+            time.sleep(0.05)
+
+    def stop(self, grace_s: float, sign: signal.Signals = signal.SIGTERM) -> None:
+        """End it politely, by force after `grace_s`; returns when it is gone. Idempotent."""
+        if not self._signal(sign) or self._gone_within(grace_s):
+            self._pid_file.unlink(missing_ok=True)
+            return
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would: no flush, no goodbye; returns when it is gone."""
+        if self._signal(signal.SIGKILL) and not self._gone_within(10.0):
+            raise ServiceError(f"{self.name} (pid {self.pid}) survives SIGKILL")
+        self._pid_file.unlink(missing_ok=True)
+
+    def _signal(self, sign: signal.Signals) -> bool:
+        pid = self.pid
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, sign)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.pid is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _log_end(self) -> str:
+        try:
+            end = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        except FileNotFoundError:
+            end = "(nothing was logged)"
+        return f"its log {self.log} ends:\n{end}"

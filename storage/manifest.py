@@ -1,0 +1,117 @@
+"""The manifest: which files make up a namespace at which indexed LSN. Encoded as msgpack; immutable once committed.
+
+Every live record of the namespace is live in exactly one row of exactly one file named here: a row is live
+unless its number is in the file's `dead` bitmap. Readers need no de-duplication among files.
+"""
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from core.errors import CorruptData
+from core.filters.statistics import FieldStatistics
+from core.log import NO_LSN
+
+FORMAT = 1
+
+
+class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
+    """An immutable object: its key below the namespace's prefix, its size and its xxh3-128 (hex) checksum."""
+
+    name: str
+    size: int
+    checksum: str
+
+
+class DataFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster file or a delta.
+
+    columns: the Arrow object; vectors: the Annoy object (dense clusters only; a delta keeps its vectors in Arrow).
+    cluster: row of the manifest's centroids that this file belongs to; -1 for deltas, and where there are no centroids.
+    groups: deltas only: (cluster, first row) in ascending row order, rows being grouped by nearest centroid.
+    dead: serialised roaring bitmap of row numbers, b"" for none.
+    """
+
+    uuid: str
+    columns: ObjectRef
+    vectors: ObjectRef | None
+    rows: int
+    cluster: int
+    radius: float = 0.0
+    groups: tuple[tuple[int, int], ...] = ()
+    dead: bytes = b""
+    dead_count: int = 0
+    statistics: dict[str, FieldStatistics] = {}
+
+    @property
+    def live(self) -> int:
+        return self.rows - self.dead_count
+
+    @property
+    def is_delta(self) -> bool:
+        return self.columns.name.startswith("deltas/")
+
+    def dead_rows(self) -> BitMap:
+        return BitMap.deserialize(self.dead) if self.dead else BitMap()
+
+
+class IdRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Sorted (id hash -> file, row) entries of some files; `files` are uuids, in the run's own numbering."""
+
+    object: ObjectRef
+    entries: int
+    files: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One committed state of a namespace.
+
+    generation: LSN of the first entry of this life of the namespace. deleted: a tombstone; no files, and
+    `generation` is still that of the life that ended. indexed_lsn: inclusive; NO_LSN for nothing.
+    centroids: float32 (clusters, dimension), little-endian, row-major; b"" before the first clustering.
+    """
+
+    format: int = FORMAT
+    index_id: str
+    namespace: str
+    log_id: str
+    log_epoch: int
+    version: int
+    generation: int
+    owner_epoch: int
+    commit_uuid: str
+    indexed_lsn: int = NO_LSN
+    deleted: bool = False
+    record_count: int = 0
+    byte_count: int = 0
+    dimension: int = 0
+    metric: str = ""
+    centroids: bytes = b""
+    files: tuple[DataFile, ...] = ()
+    id_runs: tuple[IdRun, ...] = ()
+    created_ms: int = 0
+
+    def centroid_matrix(self) -> npt.NDArray[np.float32]:
+        """float32 (clusters, dimension); (0, dimension) before the first clustering."""
+        flat = np.frombuffer(self.centroids, dtype="<f4")
+        return flat.reshape(-1, self.dimension) if self.dimension else flat.reshape(0, 0)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Manifest)
+
+
+def encode(manifest: Manifest) -> bytes:
+    return _encoder.encode(manifest)
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """`CorruptData` naming `where` if the bytes are no manifest of a known format."""
+    try:
+        manifest = _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptData(f"{where} is not a manifest: {error}") from error
+    if manifest.format != FORMAT:
+        raise CorruptData(f"{where} has manifest format {manifest.format}; this build reads {FORMAT}")
+    return manifest
