@@ -1,0 +1,1 @@
+"""Composition: which adapters, roles and processes make up a deployment."""

@@ -1,0 +1,100 @@
+"""The data folder of an embedded deployment: one owner at a time, and how others reach it.
+
+`LOCK` is held by the owner (flock: gone with the process, however it dies). `server.json` (mode 0600) tells commands
+beside a running server its address and the token of its admin endpoint; it is believed only while the lock is held.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.errors import ConfigError
+
+LOCK = "LOCK"
+ADDRESS = "server.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where the owner of the folder serves its admin endpoint."""
+
+    url: str
+    token: str
+    pid: int
+
+
+def new_address(url: str) -> ServerAddress:
+    return ServerAddress(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own the folder (made if absent) until the block ends; `ConfigError` if another process does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the data folder {folder}: {error.strerror}; choose another with --data"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"the data folder {folder} is in use by another FirnDB{_owner_hint(folder)}; "
+                "stop it, or choose another folder with --data"
+            ) from error
+        (folder / ADDRESS).unlink(missing_ok=True)
+        yield
+        (folder / ADDRESS).unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+def publish_address(folder: Path, address: ServerAddress) -> None:
+    """Tell other commands of this user how to reach the owner."""
+    temporary = folder / (ADDRESS + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(address), file)
+    temporary.replace(folder / ADDRESS)
+
+
+def running_server(folder: Path) -> ServerAddress | None:
+    """The address of the folder's owner; None if nobody owns it. `ConfigError` while it is still starting."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            address = _read_address(folder)
+            if address is None:
+                raise ConfigError(
+                    f"the data folder {folder} is in use by a FirnDB that is starting or is busy "
+                    "with a command; try again in a moment"
+                ) from None
+            return address
+        return None
+    finally:
+        os.close(lock)
+
+
+def _read_address(folder: Path) -> ServerAddress | None:
+    try:
+        return ServerAddress(**json.loads((folder / ADDRESS).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _owner_hint(folder: Path) -> str:
+    address = _read_address(folder)
+    return f" (process {address.pid} at {address.url})" if address else ""
