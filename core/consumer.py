@@ -1,4 +1,4 @@
-"""The protocol between the drivers (Faust agent, asyncio loop) and what consumes the log (builder, freshness)."""
+"""The protocol between the drivers (Faust agent, asyncio loop) and the log's consumers."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +13,8 @@ class LogConsumer(Protocol):
         """Take the partition over; returns the next offset wanted. May do seconds of I/O."""
 
     async def apply(self, partition: int, records: Sequence[LogRecord]) -> None:
-        """Records of the partition in offset order. Returns when accepted, so it is the back-pressure.
+        """Records of the partition in offset order. Returns when accepted, so it is the
+        back-pressure.
 
         Idempotent by offset: what is below `applied` is dropped.
         """
@@ -28,4 +29,4 @@ class LogConsumer(Protocol):
         """The next offset wanted: last accepted + 1."""
 
     def committable(self, partition: int) -> int:
-        """The offset (exclusive) up to which the work is durable: what a group's offset may follow."""
+        """The offset (exclusive) up to which the work is durable; a group's offset may follow."""

@@ -1,4 +1,5 @@
-"""The port `ManifestFeed`: news of committed manifests and checkpoints, from the builder to freshness and query.
+"""The port `ManifestFeed`: news of committed manifests and checkpoints, from the builder to
+freshness and query.
 
 News may be late, repeated or missed: nobody's correctness rests on it, only speed and memory do.
 """
@@ -10,7 +11,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ManifestEvent:
-    """Manifest `version` of a namespace is committed and covers its entries up to `indexed_lsn` (inclusive)."""
+    """Manifest `version` of a namespace is committed and covers its entries up to `indexed_lsn`
+    (inclusive).
+    """
 
     index_id: str
     namespace: str
@@ -24,7 +27,9 @@ class ManifestEvent:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEvent:
-    """Everything of the partition below `checkpoint` (a next offset, exclusive) is in manifests and the registry."""
+    """Everything of the partition below `checkpoint` (a next offset, exclusive) is in manifests and
+    the registry.
+    """
 
     partition: int
     checkpoint: int
@@ -37,4 +42,4 @@ class ManifestFeed(Protocol):
     async def publish(self, event: FeedEvent) -> None: ...
 
     def subscribe(self, listener: Callable[[FeedEvent], None]) -> Callable[[], None]:
-        """Calls `listener` on the event loop for every event from now on; returns the unsubscriber."""
+        """Calls `listener` on the event loop for every event; returns the unsubscriber."""

@@ -15,7 +15,7 @@ class VectorType(StrEnum):
 
 
 class IndexState(StrEnum):
-    """`DELETED` indexes stay known so that their late log entries are skipped, not dead-lettered."""
+    """`DELETED` indexes stay known: their late log entries are skipped, not dead-lettered."""
 
     READY = "Ready"
     TERMINATING = "Terminating"
@@ -42,7 +42,9 @@ class IndexDirectory(Protocol):
     """The catalog as the data plane sees it: cached, reading through for what it does not know."""
 
     async def find(self, index_id: str) -> IndexInfo | None:
-        """None: no such index ever existed. `Unavailable` while the catalog is away and the cache does not know."""
+        """None: no such index ever existed. `Unavailable` while the catalog is away and the cache
+        does not know.
+        """
 
 
 def canonical_namespace(name: str | None) -> str:

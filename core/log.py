@@ -1,8 +1,9 @@
 """The port `Log`: one topic of the write-ahead log, split into partitions.
 
-Offsets are the LSNs. A *next offset* (`start`, `end`, a reading position) is exclusive of what it has passed;
-an *LSN* names one record and is inclusive. `NO_LSN` (-1) means "nothing yet", so `next = lsn + 1` always holds.
-Offsets grow but may have gaps (transactions, compaction): nobody computes with their density.
+Offsets are the LSNs. A *next offset* (`start`, `end`, a reading position) is exclusive of what it
+has passed; an *LSN* names one record and is inclusive. `NO_LSN` (-1) means "nothing yet", so
+`next = lsn + 1` always holds. Offsets grow but may have gaps (transactions, compaction): nobody
+computes with their density.
 """
 
 from abc import ABC, abstractmethod
@@ -41,8 +42,8 @@ class LogIdentity:
 class Log(ABC):
     """One topic. Safe for many concurrent callers on one event loop.
 
-    Errors: `Unavailable` when the log cannot be reached in time (an append may then still take effect);
-    `TooLarge` when one record is over the log's record limit.
+    Errors: `Unavailable` when the log cannot be reached in time (an append may then still take
+    effect); `TooLarge` when one record is over the log's record limit.
     """
 
     @abstractmethod
@@ -52,7 +53,7 @@ class Log(ABC):
     async def append(
         self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
     ) -> int:
-        """Append one record; returns its LSN once it is durable. Concurrent appends share a commit."""
+        """Append one record; returns its LSN once durable. Concurrent appends share a commit."""
 
     @abstractmethod
     async def read(

@@ -1,11 +1,12 @@
 """The port `ObjectStore`: eight verbs over immutable-by-habit objects named by keys.
 
-Keys are `/`-separated, 1..1024 bytes of ASCII, without `.` or `..` parts, and have no folders behind them.
-Every adapter gives: read-after-write, atomic puts (never a part of an object to be seen), `put_if_absent` with
-exactly one winner under any race, listing in lexicographic order of the whole key, deletion of what is missing succeeds.
+Keys are `/`-separated, 1..1024 bytes of ASCII, without `.` or `..` parts, and have no folders
+behind them. Every adapter gives: read-after-write, atomic puts (never a part of an object to be
+seen), `put_if_absent` with exactly one winner under any race, listing in lexicographic order of the
+whole key, deletion of what is missing succeeds.
 
-Errors: `ObjectNotFound` from `get` and `get_range`; `Unavailable` when the store cannot be reached or asks to slow
-down, after which a put may still have taken effect.
+Errors: `ObjectNotFound` from `get` and `get_range`; `Unavailable` when the store cannot be reached
+or asks to slow down, after which a put may still have taken effect.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +30,9 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def get_range(self, key: str, start: int, end: int) -> bytes:
-        """Bytes [start, end), cut at the object's end; `InvalidRequest` if start is beyond it or end <= start."""
+        """Bytes [start, end), cut at the object's end; `InvalidRequest` if start is beyond it or
+        end <= start.
+        """
 
     @abstractmethod
     async def put(self, key: str, data: bytes) -> None:
@@ -53,5 +56,7 @@ class ObjectStore(ABC):
     async def close(self) -> None: ...
 
     def local_path(self, key: str) -> Path | None:
-        """The file behind a key where the store is a local folder: readers may map it without a copy."""
+        """The file behind a key where the store is a local folder: readers may map it without a
+        copy.
+        """
         return None

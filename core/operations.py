@@ -1,8 +1,8 @@
 """Write operations of one namespace: what a WAL entry says, already validated and typed.
 
-An entry is one operation, atomic. A log record holds one or more entries of one namespace (group commit); writes are
-ordered by (LSN of the record, position in the record). `request_id` names the client request that caused the entry,
-so that its outcome can be asked for.
+An entry is one operation, atomic. A log record holds one or more entries of one namespace (group
+commit); writes are ordered by (LSN of the record, position in the record). `request_id` names the
+client request that caused the entry, so that its outcome can be asked for.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Records and the write operations on them: the domain's own types, free of any wire format.
 
-Dense vectors are float32 (d,), C-contiguous, finite, never all zero, kept exactly as they were sent (lossless).
-Metadata is a flat dict of str -> str | float | bool | list[str]; numbers are float64, an absent dict is an empty one.
+Dense vectors are float32 (d,), C-contiguous, finite, never all zero, kept exactly as they were sent
+(lossless). Metadata is a flat dict of str -> str | float | bool | list[str]; numbers are float64,
+an absent dict is an empty one.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredRecord:
-    """A record's newest version and the LSN of the write that made it (an update makes a new version)."""
+    """A record's newest version and the LSN of the write that made it (an update makes a new
+    version).
+    """
 
     record: Record
     lsn: int

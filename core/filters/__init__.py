@@ -1,1 +1,1 @@
-"""Pinecone's filter language: parse (`parse`), evaluate on a record (`row`), on columns (`columns`), prune (`statistics`)."""
+"""Pinecone's filter language: parse it, evaluate it on a record (`row`) and on columns, prune."""

@@ -1,4 +1,4 @@
-"""The parsed form of a filter: a small immutable tree. Built by `core.filters.parse.parse_filter` only."""
+"""The parsed form of a filter: a small immutable tree, built by `parse.parse_filter` only."""
 
 from dataclasses import dataclass
 from enum import StrEnum

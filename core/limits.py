@@ -1,0 +1,31 @@
+"""Pinecone's limits on requests and records, as constants; ours where Pinecone names none.
+
+Every one is inclusive: the value itself is still allowed.
+"""
+
+UPSERT_RECORDS_MAX = 1000
+UPSERT_BYTES_MAX = 2 << 20  # Pinecone says 2 MB; 2 MiB forgives clients that count either way
+REQUEST_BYTES_MAX = 2 << 20  # any other data-plane body: a query by vector with a large filter
+DELETE_IDS_MAX = 1000
+FETCH_IDS_MAX = 1000
+
+ID_CHARS_MAX = 512  # ASCII without NUL
+NAMESPACE_CHARS_MAX = 512  # ASCII without NUL
+METADATA_BYTES_MAX = 40 << 10  # of the metadata as compact JSON
+
+DIMENSION_MAX = 20_000
+SPARSE_NONZERO_MAX = 2048  # newer Pinecone documents; older ones said 1000
+SPARSE_INDEX_MAX = 0xFFFF_FFFF
+
+TOP_K_MAX = 10_000
+QUERY_RESULT_BYTES_MAX = 4 << 20
+LIST_LIMIT_MAX = 100
+LIST_LIMIT_DEFAULT = 100
+FETCH_BY_METADATA_LIMIT_MAX = 10_000
+FETCH_BY_METADATA_LIMIT_DEFAULT = 100
+
+# Pinecone documents only the length of `$in`. Depth and conditions are far beyond what people
+# write, and keep recursion and the work per record bounded.
+FILTER_IN_VALUES_MAX = 10_000
+FILTER_CONDITIONS_MAX = 1000
+FILTER_DEPTH_MAX = 32
