@@ -1,0 +1,3 @@
+"""The control plane's database: projects, API keys, indexes, the log's identity. SQLite or
+PostgreSQL.
+"""

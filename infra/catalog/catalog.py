@@ -1,0 +1,316 @@
+"""The catalog: projects, API keys, indexes and the log's identity. Every method is one transaction.
+
+All raise `Unavailable` while the database is away. Nothing here is cached: `directory` and
+`callers` do that.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from core.clock import Clock, SystemClock, new_uuid
+from core.errors import AlreadyExists, Forbidden, LogMismatch, NotFound
+from core.indexes import IndexState
+from core.log import LogIdentity
+from infra.catalog import keys, rows
+from infra.catalog.database import Database
+from infra.catalog.model import (
+    ApiKey,
+    Caller,
+    CatalogIndex,
+    KeyRole,
+    LogEpoch,
+    NewIndex,
+    Project,
+)
+from infra.catalog.ports import choose_port
+from infra.catalog.tables import API_KEYS, INDEXES, LOG_EPOCHS, PROJECTS
+
+DEFAULT_PROJECT = "default"
+
+_LIVING = INDEXES.c.state != IndexState.DELETED.value
+# Advisory lock under which PostgreSQL gives out ports; SQLite has one writer at a time anyway.
+_PORT_LOCK = 0x46504F52
+
+
+class Catalog:
+    """Safe for many concurrent callers on one event loop."""
+
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+
+    @staticmethod
+    def open(url: str, clock: Clock | None = None) -> "Catalog":
+        """Connects and migrates; blocks. `ConfigError` when that fails."""
+        return Catalog(Database.open(url), clock)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # Projects and keys
+
+    async def ensure_project(self, name: str = DEFAULT_PROJECT) -> Project:
+        """The project of that name, made if it is not there."""
+
+        def work(connection: Connection) -> Project:
+            found = connection.execute(sa.select(PROJECTS).where(PROJECTS.c.name == name)).first()
+            if found is not None:
+                return rows.project_of(found)
+            project = Project(new_uuid(), name, self._clock.now_ms())
+            connection.execute(
+                sa.insert(PROJECTS).values(
+                    project_id=project.project_id, name=name, created_ms=project.created_ms
+                )
+            )
+            return project
+
+        try:
+            return await self._database.write(work)
+        except sa.exc.IntegrityError:  # another process made it between our two statements
+            return await self._database.write(work)
+
+    async def add_key(
+        self, project_id: str, secret: str, *, name: str = "", role: KeyRole = KeyRole.EDITOR
+    ) -> ApiKey:
+        """Make `secret` a valid key. `AlreadyExists` if it is or ever was one."""
+        key = ApiKey(
+            key_id=new_uuid(),
+            project_id=project_id,
+            name=name,
+            prefix=keys.shown_prefix(secret),
+            role=role,
+            created_ms=self._clock.now_ms(),
+            revoked_ms=None,
+        )
+        statement = sa.insert(API_KEYS).values(
+            key_id=key.key_id,
+            project_id=project_id,
+            name=name,
+            prefix=key.prefix,
+            key_hash=keys.hash_of(secret),
+            role=role.value,
+            created_ms=key.created_ms,
+        )
+        try:
+            await self._database.write(lambda connection: connection.execute(statement))
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExists("this API key is known already; choose another one") from error
+        return key
+
+    async def keys(self, project_id: str | None = None) -> list[ApiKey]:
+        """Valid and revoked ones, oldest first; of all projects if none is named."""
+        statement = sa.select(API_KEYS).order_by(API_KEYS.c.created_ms, API_KEYS.c.key_id)
+        if project_id is not None:
+            statement = statement.where(API_KEYS.c.project_id == project_id)
+        found = await self._all(statement)
+        return [rows.key_of(row) for row in found]
+
+    async def revoke_key(self, key_id: str) -> None:
+        """From now on the key is refused. `NotFound` if there is no such key; twice is fine."""
+
+        def work(connection: Connection) -> int:
+            known = API_KEYS.c.key_id == key_id
+            if connection.execute(sa.select(API_KEYS.c.key_id).where(known)).first() is None:
+                raise NotFound(f"there is no API key {key_id}; `firndb keys list` shows them")
+            return connection.execute(
+                sa.update(API_KEYS)
+                .where(known, API_KEYS.c.revoked_ms.is_(None))
+                .values(revoked_ms=self._clock.now_ms())
+            ).rowcount
+
+        await self._database.write(work)
+
+    async def caller_of(self, key_hash: str) -> Caller | None:
+        """Who the valid key with this hash belongs to."""
+        statement = sa.select(API_KEYS).where(
+            API_KEYS.c.key_hash == key_hash, API_KEYS.c.revoked_ms.is_(None)
+        )
+        row = await self._first(statement)
+        if row is None or not keys.same_hash(row.key_hash, key_hash):
+            return None
+        return Caller(row.key_id, row.project_id, KeyRole(row.role))
+
+    # Indexes
+
+    async def create_index(
+        self, project_id: str, new: NewIndex, ports: range | None
+    ) -> CatalogIndex:
+        """`ports` None: indexes have no port of their own.
+
+        `AlreadyExists` for a living name, `FailedPrecondition` when every port is taken.
+        """
+
+        def work(connection: Connection) -> CatalogIndex:
+            port = None if ports is None else _free_port(connection, ports, ())
+            values = {
+                "index_id": new_uuid(),
+                "project_id": project_id,
+                "name": new.name,
+                "dimension": new.dimension,
+                "metric": new.metric.value,
+                "vector_type": new.vector_type.value,
+                "spec": new.spec,
+                "deletion_protection": new.deletion_protection,
+                "tags": new.tags,
+                "state": IndexState.READY.value,
+                "port": port,
+                "created_ms": self._clock.now_ms(),
+            }
+            connection.execute(sa.insert(INDEXES).values(values))
+            return _living(connection, INDEXES.c.index_id == values["index_id"])
+
+        try:
+            return await self._database.write(work)
+        except sa.exc.IntegrityError as error:
+            raise AlreadyExists("Resource already exists") from error
+
+    async def index(self, project_id: str, name: str) -> CatalogIndex:
+        """The living index of that name; `NotFound`."""
+        return await self._database.read(
+            lambda connection: _living(connection, *_named(project_id, name))
+        )
+
+    async def index_by_id(self, index_id: str) -> CatalogIndex | None:
+        """Living or deleted; None if it never existed."""
+        row = await self._first(sa.select(INDEXES).where(INDEXES.c.index_id == index_id))
+        return None if row is None else rows.index_of(row)
+
+    async def living_indexes(self, project_id: str | None = None) -> list[CatalogIndex]:
+        """Ordered by name; of all projects if none is named."""
+        statement = sa.select(INDEXES).where(_LIVING).order_by(INDEXES.c.name, INDEXES.c.index_id)
+        if project_id is not None:
+            statement = statement.where(INDEXES.c.project_id == project_id)
+        return [rows.index_of(row) for row in await self._all(statement)]
+
+    async def configure_index(
+        self, project_id: str, name: str, change: Callable[[CatalogIndex], CatalogIndex]
+    ) -> CatalogIndex:
+        """Store what `change` (pure) makes of spec, tags and deletion protection; the rest it
+        leaves alone.
+        """
+
+        def work(connection: Connection) -> CatalogIndex:
+            before = _living(connection, *_named(project_id, name), lock=True)
+            after = change(before)
+            connection.execute(
+                sa.update(INDEXES)
+                .where(INDEXES.c.index_id == before.info.index_id)
+                .values(
+                    spec=after.spec, tags=after.tags, deletion_protection=after.deletion_protection
+                )
+            )
+            return after
+
+        return await self._database.write(work)
+
+    async def delete_index(self, project_id: str, name: str) -> CatalogIndex:
+        """The index is `DELETED` at once; its data stays until garbage collection.
+
+        `NotFound`; `Forbidden` under deletion protection.
+        """
+
+        def work(connection: Connection) -> CatalogIndex:
+            index = _living(connection, *_named(project_id, name), lock=True)
+            if index.deletion_protection:
+                raise Forbidden(
+                    "Deletion protection is enabled for this index. "
+                    "Disable deletion protection before retrying."
+                )
+            connection.execute(
+                sa.update(INDEXES)
+                .where(INDEXES.c.index_id == index.info.index_id)
+                .values(state=IndexState.DELETED.value, deleted_ms=self._clock.now_ms())
+            )
+            return index
+
+        return await self._database.write(work)
+
+    async def move_index(
+        self, index_id: str, ports: range, unusable: Collection[int]
+    ) -> CatalogIndex:
+        """Give a living index another port, none of `unusable`."""
+
+        def work(connection: Connection) -> CatalogIndex:
+            port = _free_port(connection, ports, unusable)
+            connection.execute(
+                sa.update(INDEXES).where(INDEXES.c.index_id == index_id).values(port=port)
+            )
+            return _living(connection, INDEXES.c.index_id == index_id)
+
+        return await self._database.write(work)
+
+    # The log
+
+    async def log(self) -> LogEpoch | None:
+        """The newest epoch; None before the first start."""
+        row = await self._first(sa.select(LOG_EPOCHS).order_by(LOG_EPOCHS.c.epoch.desc()).limit(1))
+        return None if row is None else LogEpoch(row.log_id, row.epoch, row.partitions)
+
+    async def register_log(self, identity: LogIdentity) -> LogEpoch:
+        """Remember the log at the first start, compare it ever after.
+
+        `LogMismatch` when another log, or another number of partitions, is remembered.
+        """
+        known = await self.log()
+        if known is None:
+            known = await self._add_epoch(identity, 1)
+        if known.log_id != identity.log_id or known.partitions != identity.partitions:
+            raise LogMismatch(
+                f"the catalog knows log {known.log_id} with {known.partitions} partitions, but the "
+                f"configured log is {identity.log_id} with {identity.partitions}: point "
+                "FIRNDB_KAFKA and FIRNDB_KAFKA_TOPIC (or FIRNDB_DATA) back to the old one"
+            )
+        return known
+
+    async def _add_epoch(self, identity: LogIdentity, epoch: int) -> LogEpoch:
+        statement = sa.insert(LOG_EPOCHS).values(
+            epoch=epoch,
+            log_id=identity.log_id,
+            partitions=identity.partitions,
+            created_ms=self._clock.now_ms(),
+        )
+        try:
+            await self._database.write(lambda connection: connection.execute(statement))
+        except sa.exc.IntegrityError:  # another role was faster; it is compared like any other
+            known = await self.log()
+            if known is None:
+                raise
+            return known
+        return LogEpoch(identity.log_id, epoch, identity.partitions)
+
+    async def _first(self, statement: sa.Select[Any]) -> sa.Row[Any] | None:
+        return await self._database.read(lambda connection: connection.execute(statement).first())
+
+    async def _all(self, statement: sa.Select[Any]) -> list[sa.Row[Any]]:
+        return await self._database.read(
+            lambda connection: list(connection.execute(statement).all())
+        )
+
+
+def _named(project_id: str, name: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return INDEXES.c.project_id == project_id, INDEXES.c.name == name
+
+
+def _living(
+    connection: Connection, *where: sa.ColumnElement[bool], lock: bool = False
+) -> CatalogIndex:
+    statement = sa.select(INDEXES).where(_LIVING, *where)
+    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    if row is None:
+        raise NotFound("Resource not found")
+    return rows.index_of(row)
+
+
+def _free_port(connection: Connection, allowed: range, unusable: Collection[int]) -> int:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PORT_LOCK)))
+    living = set(connection.scalars(sa.select(INDEXES.c.port).where(_LIVING)))
+    released = connection.execute(
+        sa.select(INDEXES.c.port, sa.func.max(INDEXES.c.deleted_ms))
+        .where(~_LIVING, INDEXES.c.port.is_not(None))
+        .group_by(INDEXES.c.port)
+    )
+    return choose_port(allowed, living | set(unusable), dict(released.tuples().all()))

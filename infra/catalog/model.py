@@ -1,0 +1,84 @@
+"""What the catalog holds, as plain values."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from core.indexes import IndexInfo, VectorType
+from core.metric import Metric
+
+Spec = dict[str, Any]
+"""JSON object: how the index was asked to be deployed; kept and shown, it decides nothing here."""
+
+
+class KeyRole(StrEnum):
+    """`EDITOR` may do everything in its project, `VIEWER` only read."""
+
+    EDITOR = "editor"
+    VIEWER = "viewer"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    project_id: str
+    name: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. `prefix` is the part that people may see; `revoked_ms` None: it is
+    valid.
+    """
+
+    key_id: str
+    project_id: str
+    name: str
+    prefix: str
+    role: KeyRole
+    created_ms: int
+    revoked_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, proved by an API key."""
+
+    key_id: str
+    project_id: str
+    role: KeyRole
+
+
+@dataclass(frozen=True, slots=True)
+class NewIndex:
+    """An index to be created; validated by the caller. `dimension` None exactly for sparse."""
+
+    name: str
+    dimension: int | None
+    metric: Metric
+    vector_type: VectorType
+    spec: Spec
+    deletion_protection: bool
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogIndex:
+    """An index with all that the control plane knows. `port` None: it is known by its DNS name."""
+
+    info: IndexInfo
+    port: int | None
+    spec: Spec
+    deletion_protection: bool
+    tags: dict[str, str]
+    created_ms: int
+    deleted_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEpoch:
+    """The log that LSNs of this epoch belong to."""
+
+    log_id: str
+    epoch: int
+    partitions: int

@@ -1,0 +1,215 @@
+"""Every setting of FirnDB: `FIRNDB_<NAME>` in the environment, or an option of the command line.
+
+`Settings.load()` reads and checks them; `table()` is what `firndb settings` prints. Each field's
+description is its one-line meaning; sizes are bytes, durations end in `_s` and are seconds.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import ConfigError
+
+PREFIX = "FIRNDB_"
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+_PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+_INDEX_HOST_WORDS = frozenset(("host", "port", "name", "project"))
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One line of `firndb settings`; secrets show as `(set)`."""
+
+    variable: str
+    value: str
+    default: str
+    meaning: str
+
+
+class Settings(BaseSettings):
+    """Frozen; made by `load`, so that a wrong value is a `ConfigError` of one line."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data: Path = Field(Path("firndb-data"), description="folder of everything kept on this disk")
+    host: str = Field("127.0.0.1", description="address that the API listens on")
+    port: int = Field(8080, ge=0, le=65535, description="port of the control plane (0: any free)")
+    index_ports: str = Field(
+        "8081-8180", description="ports that indexes are served on, one each (first-last)"
+    )
+    index_host: str = Field(
+        "http://{host}:{port}",
+        description="host told to clients of an index; with {name} instead of {port}: DNS names",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="API key to accept from the start; none: one is made and shown once"
+    )
+    max_request_bytes: int = Field(
+        4 * MIB, ge=1024, description="largest request body; beyond it the answer is 413"
+    )
+
+    catalog: str | None = Field(
+        None, description="control plane database, postgresql://…; none: SQLite in the data folder"
+    )
+    partitions: int = Field(
+        16, ge=1, le=1024, description="partitions of the embedded log, fixed at its creation"
+    )
+    kafka: str | None = Field(
+        None, description="Kafka brokers host:port[,host:port]; none: the embedded log"
+    )
+    kafka_topic: str = Field("firn.wal", min_length=1, description="topic of the write-ahead log")
+    kafka_partitions: int = Field(
+        64, ge=1, le=1024, description="partitions of the topic, fixed at its creation"
+    )
+    kafka_replication: int = Field(
+        -1, ge=-1, description="replication factor of topics made by FirnDB (-1: the broker's)"
+    )
+    object_store: str | None = Field(
+        None, description="s3://bucket/prefix or a folder; none: a folder in the data folder"
+    )
+    s3_endpoint: str | None = Field(None, description="URL of the S3 server; none: Amazon's")
+    s3_access_key: str | None = Field(None, description="S3 access key; none: AWS's own chain")
+    s3_secret_key: SecretStr | None = Field(None, description="S3 secret key")
+    s3_region: str | None = Field(None, description="S3 region; none: the client's default")
+    cache: Path | None = Field(
+        None, description="folder of files cached from the object store; none: in the data folder"
+    )
+    cache_bytes: int = Field(10 * GIB, ge=MIB, description="bound of that cache")
+
+    flush_records: int = Field(
+        20_000, ge=1, description="a namespace is flushed at this many records"
+    )
+    flush_bytes: int = Field(32 * MIB, ge=1, description="… or at this many bytes of log")
+    flush_age_s: float = Field(2.0, gt=0, description="… or when its oldest write is this old")
+
+    freshness_host: str = Field("127.0.0.1", description="address of this worker's HTTP server")
+    freshness_port: int = Field(8190, ge=0, le=65535, description="its port (0: any free)")
+    freshness_url: str | None = Field(
+        None, description="URL by which others reach it; none: http://host:port as above"
+    )
+    freshness_memory_bytes: int = Field(
+        GIB, ge=MIB, description="memory for writes that the index does not cover yet"
+    )
+    freshness_grace_s: float = Field(
+        30.0, ge=0, description="how long writes stay in memory after the index covers them"
+    )
+    consistency_deadline_s: float = Field(
+        2.0, gt=0, le=25, description="longest wait of a query for the writes before it"
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe messages that are logged"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="text for people, or json")
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, object | None] | None = None) -> Self:
+        """Environment, then `overrides` (None values are left out). `ConfigError` names what is
+        wrong.
+        """
+        given: dict[str, Any] = {k: v for k, v in (overrides or {}).items() if v is not None}
+        try:
+            return cls(**given)
+        except ValidationError as wrong:
+            raise ConfigError(_one_line(wrong.errors()[0], cls)) from None
+
+    @field_validator("index_ports")
+    @classmethod
+    def _check_ports(cls, value: str) -> str:
+        match = _PORT_RANGE.fullmatch(value)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 65535:
+            raise ValueError("give two ports, first-last, such as 8081-8180")
+        return value
+
+    @field_validator("index_host")
+    @classmethod
+    def _check_index_host(cls, value: str) -> str:
+        words = set(re.findall(r"{(\w*)}", value))
+        if not value.startswith(("http://", "https://")) or not words <= _INDEX_HOST_WORDS:
+            raise ValueError(
+                "give http:// or https:// and a host made of {host}, {port}, {name}, {project}"
+            )
+        if not words & {"port", "name"}:
+            raise ValueError("every index needs a host of its own: use {port} or {name}")
+        return value
+
+    @field_validator("catalog")
+    @classmethod
+    def _check_catalog(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "sqlite:///")):
+            raise ValueError("give postgresql://user:password@host:port/database")
+        return value
+
+    @property
+    def port_range(self) -> range:
+        """The index ports, in order."""
+        first, last = self.index_ports.split("-")
+        return range(int(first), int(last) + 1)
+
+    @property
+    def port_per_index(self) -> bool:
+        """True: an index is known by its port. False: by its DNS name."""
+        return "{name}" not in self.index_host
+
+    @property
+    def catalog_url(self) -> str:
+        return self.catalog or f"sqlite:///{self.data.absolute() / 'catalog.db'}"
+
+    @property
+    def object_store_url(self) -> str:
+        return self.object_store or str(self.data.absolute() / "objects")
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or self.data.absolute() / "cache"
+
+    def table(self) -> list[SettingRow]:
+        """One row per setting, in the order of this file."""
+        return [
+            SettingRow(
+                variable=PREFIX + name.upper(),
+                value=_shown(getattr(self, name)),
+                default=_shown(field.default),
+                meaning=field.description or "",
+            )
+            for name, field in type(self).model_fields.items()
+        ]
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """`FIRNDB_*` variables that mean nothing: most likely misspelt, so the command line warns of
+    them.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    names = environment if environment is not None else os.environ
+    return sorted(name for name in names if name.startswith(PREFIX) and name not in known)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "(none)"
+    return "(set)" if isinstance(value, SecretStr) else str(value)
+
+
+def _one_line(error: ErrorDetails, settings: type[Settings]) -> str:
+    """`FIRNDB_PORT=99999: input should be less than or equal to 65535 (port of the …)`"""
+    name = str(error["loc"][0]) if error["loc"] else "?"
+    field = settings.model_fields.get(name)
+    if field is None:
+        return f"there is no setting {PREFIX}{name.upper()}; `firndb settings` lists them"
+    reason = error["msg"].removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    given = "…" if "KEY" in name.upper() else error["input"]
+    return f"{PREFIX}{name.upper()}={given}: {reason} ({field.description})"
