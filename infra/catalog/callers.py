@@ -33,5 +33,5 @@ class Callers:
         return caller
 
     def forget(self) -> None:
-        """After keys were made or revoked in this process: the next request of each is asked anew."""
+        """After keys were made or revoked in this process: every key is asked for anew."""
         self._callers.clear()

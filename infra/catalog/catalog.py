@@ -309,8 +309,9 @@ def _free_port(connection: Connection, allowed: range, unusable: Collection[int]
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PORT_LOCK)))
     living = set(connection.scalars(sa.select(INDEXES.c.port).where(_LIVING)))
     released = connection.execute(
-        sa.select(INDEXES.c.port, sa.func.max(INDEXES.c.deleted_ms))
+        sa.select(INDEXES.c.port, sa.func.max(INDEXES.c.deleted_ms).label("released_ms"))
         .where(~_LIVING, INDEXES.c.port.is_not(None))
         .group_by(INDEXES.c.port)
     )
-    return choose_port(allowed, living | set(unusable), dict(released.tuples().all()))
+    released_ms = {row.port: row.released_ms for row in released}
+    return choose_port(allowed, living | set(unusable), released_ms)

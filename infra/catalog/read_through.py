@@ -1,4 +1,4 @@
-"""A bounded cache before the catalog that goes on answering for a while when the database is away."""
+"""A bounded cache before the catalog that goes on for a while when the database is away."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
