@@ -1,0 +1,1 @@
+"""Write-ahead logs behind the port `core.log.Log`."""

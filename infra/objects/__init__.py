@@ -1,0 +1,1 @@
+"""Object stores behind the port `ObjectStore`, and decorators over any of them."""
