@@ -47,13 +47,15 @@ def questions() -> list[Question]:
 @cache
 def vectors() -> F32:
     """float32 (6000, 384), unit norm."""
-    return np.load(DATA / "embeddings.f16.npy").astype(np.float32)
+    stored: npt.NDArray[np.float16] = np.load(DATA / "embeddings.f16.npy")
+    return stored.astype(np.float32)
 
 
 @cache
 def query_vectors() -> F32:
     """float32 (600, 384), unit norm."""
-    return np.load(DATA / "queries.f16.npy").astype(np.float32)
+    stored: npt.NDArray[np.float16] = np.load(DATA / "queries.f16.npy")
+    return stored.astype(np.float32)
 
 
 def true_neighbours(data: F32, queries: F32, k: int) -> npt.NDArray[np.int64]:

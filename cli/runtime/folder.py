@@ -1,13 +1,15 @@
 """The data folder of an embedded deployment: one owner at a time, and how others reach it.
 
-`LOCK` is held by the owner (flock: gone with the process, however it dies). `server.json` (mode 0600) tells commands
-beside a running server its address and the token of its admin endpoint; it is believed only while the lock is held.
+`LOCK` is held by the owner (flock: gone with the process, however it dies). `server.json` (mode
+0600) tells commands beside a running server its address and the token of its admin endpoint; it is
+believed only while the lock is held.
 """
 
 import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,7 +36,7 @@ def new_address(url: str) -> ServerAddress:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Own the folder (made if absent) until the block ends; `ConfigError` if another process does."""
+    """Own the folder (made if absent) until the block ends; `ConfigError` if it has an owner."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -43,18 +45,28 @@ def owned(folder: Path) -> Iterator[None]:
             f"cannot use the data folder {folder}: {error.strerror}; choose another with --data"
         ) from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(lock):
             raise ConfigError(
                 f"the data folder {folder} is in use by another FirnDB{_owner_hint(folder)}; "
                 "stop it, or choose another folder with --data"
-            ) from error
+            )
         (folder / ADDRESS).unlink(missing_ok=True)
         yield
         (folder / ADDRESS).unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    """Tries for half a second: `running_server` of a neighbour holds the lock for an instant."""
+    for _ in range(10):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def publish_address(folder: Path, address: ServerAddress) -> None:
@@ -67,7 +79,7 @@ def publish_address(folder: Path, address: ServerAddress) -> None:
 
 
 def running_server(folder: Path) -> ServerAddress | None:
-    """The address of the folder's owner; None if nobody owns it. `ConfigError` while it is still starting."""
+    """The folder's owner; None if nobody owns it. `ConfigError` while it is still starting."""
     try:
         lock = os.open(folder / LOCK, os.O_RDWR)
     except FileNotFoundError:

@@ -1,8 +1,10 @@
-"""What the official Pinecone client does all day, against a running FirnDB; one module for every client version.
+"""What the official Pinecone client does all day, against a running FirnDB.
+
+One module for every client version.
 
 Run by tests/e2e/test_official_clients.py with the interpreter of a client's own environment:
 `PINECONE_API_KEY=... PINECONE_CONTROLLER_HOST=http://127.0.0.1:8080 pytest client_suite.py`.
-Nothing of FirnDB is imported. Every test runs with the synchronous and with the asynchronous client.
+Nothing of FirnDB is imported. Every test runs with the synchronous and the asynchronous client.
 """
 
 import asyncio
@@ -64,7 +66,7 @@ def each(test: Callable[[str], Awaitable[None]]) -> Callable[[str], None]:
 
     @pytest.mark.parametrize("flavour", ["sync", "async"])
     def run(flavour: str) -> None:
-        asyncio.run(asyncio.wait_for(test(flavour), 90))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(test(flavour), 90))
 
     run.__name__ = test.__name__
     return run

@@ -1,0 +1,155 @@
+"""`make demo`: load real text embeddings through the official client and search them.
+
+Uses the FirnDB server that owns the data folder (`--data`, default .firndb), or the one at
+PINECONE_CONTROLLER_HOST with PINECONE_API_KEY; where none runs it starts one on free ports in a
+temporary folder and ends it afterwards.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pinecone import Pinecone, ServerlessSpec
+
+from bench.dataset import documents, query_vectors, questions, vectors
+from cli.runtime.folder import running_server
+
+INDEX = "demo-texts"
+BATCH = 150  # records of 384 floats: about 1.2 MB of JSON, under the 2 MB limit of an upsert
+FIRNDB = [sys.executable, "-m", "cli.main"]
+
+# (row of the query texts, filter or None)
+SEARCHES: list[tuple[int, dict[str, Any] | None]] = [
+    (161, None),
+    (161, {"section": {"$in": ["doc", "utils"]}}),
+    (127, None),
+    (396, {"lexname": "noun.person"}),
+    (244, {"source": "debian", "installed_size": {"$lt": 200}}),
+]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+@contextmanager
+def temporary_server() -> Iterator[tuple[str, str]]:
+    """(URL, API key) of a server of our own, ended at the end."""
+    port, index_port = free_ports(2)
+    key = "demo-key-demo-key-demo-key"
+    with tempfile.TemporaryDirectory(prefix="firndb-demo-") as folder:
+        print(f"no server runs: starting one at http://127.0.0.1:{port} for this demo")
+        command = [*FIRNDB, "serve", "--data", folder, "--port", str(port), "--api-key", key]
+        command += ["--index-ports", f"{index_port}-{index_port}"]
+        log = Path(folder, "server.log")
+        with log.open("wb") as output:
+            server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                wait_until_ready(f"http://127.0.0.1:{port}", server, log)
+                yield f"http://127.0.0.1:{port}", key
+            finally:
+                server.terminate()
+                server.wait(30)
+
+
+def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        if server.poll() is not None:
+            sys.exit(f"the server ended at once:\n{log.read_text()}")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    sys.exit(f"the server does not answer:\n{log.read_text()}")
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[str, str]]:
+    """(URL, API key) of the server that the caller runs, or of a temporary one."""
+    url, key = os.environ.get("PINECONE_CONTROLLER_HOST"), os.environ.get("PINECONE_API_KEY")
+    if url and key:
+        yield url, key
+    elif (owner := running_server(folder)) is not None:
+        made = subprocess.run(
+            [*FIRNDB, "keys", "create", "demo", "--data", str(folder), "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        yield owner.url, json.loads(made.stdout)["key"]
+    else:
+        with temporary_server() as own:
+            yield own
+
+
+def load(client: Pinecone) -> Any:
+    """The demo index, filled; the records say what they are in their metadata."""
+    if not client.has_index(INDEX):
+        spec = ServerlessSpec(cloud="aws", region="us-east-1")
+        client.create_index(INDEX, dimension=384, metric="cosine", spec=spec)
+    index = client.Index(host=client.describe_index(INDEX).host or "")
+    rows = [
+        {
+            "id": document.id,
+            "values": vector.tolist(),
+            "metadata": {"text": document.text, "source": document.source, **document.metadata},
+        }
+        for document, vector in zip(documents(), vectors(), strict=True)
+    ]
+    started = time.perf_counter()
+    for first in range(0, len(rows), BATCH):
+        index.upsert(vectors=rows[first : first + BATCH])
+        print(f"\r  upserted {min(first + BATCH, len(rows))}/{len(rows)}", end="", flush=True)
+    taken = time.perf_counter() - started
+    print(f"\r  upserted {len(rows)} records of 384 dimensions in {taken:.1f} s")
+    print(f"  the index holds {index.describe_index_stats().total_vector_count} records")
+    return index
+
+
+def show(index: Any, row: int, condition: dict[str, Any] | None) -> None:
+    text = questions()[row].text
+    print(f'\n"{text}"' + (f"\n   where {json.dumps(condition)}" if condition else ""))
+    started = time.perf_counter()
+    found = index.query(
+        vector=query_vectors()[row].tolist(), top_k=3, filter=condition, include_metadata=True
+    )
+    taken = (time.perf_counter() - started) * 1000
+    for match in found.matches:
+        print(f"   {match.score:.3f}  {match.metadata['text'][:86]}")
+    print(f"   ({taken:.1f} ms through the client)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=Path(".firndb"), help="the server's folder")
+    options = parser.parse_args()
+    with server(options.data) as (url, key):
+        print(f"loading real text embeddings into {url}, index {INDEX}")
+        client = Pinecone(api_key=key, host=url)
+        index = load(client)
+        for row, condition in SEARCHES:
+            show(index, row, condition)
+        print(f"\nindex {INDEX} at {client.describe_index(INDEX).host}")
+
+
+if __name__ == "__main__":
+    main()

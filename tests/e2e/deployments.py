@@ -1,0 +1,78 @@
+"""The two deployments as running processes: what the end-to-end tests drive over HTTP."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.processes import KEY, FirnProcess, free_ports, index_ports
+
+
+@dataclass
+class Deployment:
+    """A served FirnDB: its control plane's URL, its process, and clients for it."""
+
+    url: str
+    process: FirnProcess
+    folder: Path
+
+    def control(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Api-Key": KEY}, timeout=60)
+
+    def create_index(self, name: str, dimension: int, metric: str = "cosine") -> str:
+        """Makes the index; returns its host (a URL)."""
+        spec = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
+        body = {"name": name, "dimension": dimension, "metric": metric, "spec": spec}
+        with self.control() as client:
+            host: str = client.post("/indexes", json=body).raise_for_status().json()["host"]
+        return host
+
+    def data_client(self, host: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=host, headers={"Api-Key": KEY}, timeout=60)
+
+    def restart(self) -> None:
+        self.process.start()
+        self.process.wait_until_ready()
+
+
+@contextmanager
+def embedded(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Deployment]:
+    """`firndb serve` on a folder of its own, flushing often so that files are in play."""
+    port = free_ports(1)[0]
+    arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
+    arguments += ["--index-ports", index_ports(), "--api-key", KEY]
+    settings = {"FIRNDB_FLUSH_AGE_S": "0.3", "FIRNDB_PARTITIONS": "4", **(environment or {})}
+    yield from _served(folder, port, arguments, settings)
+
+
+@contextmanager
+def distributed(folder: Path, services: Mapping[str, str]) -> Iterator[Deployment]:
+    """`firndb serve` with Kafka, S3 and PostgreSQL: every role a supervised process.
+
+    `services` are the FIRNDB_* settings that reach them.
+    """
+    port, fresh = free_ports(2)
+    arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
+    arguments += ["--index-ports", index_ports(), "--api-key", KEY]
+    settings = {
+        "FIRNDB_FLUSH_AGE_S": "0.5",
+        "FIRNDB_FRESHNESS_PORT": str(fresh),
+        "FIRNDB_KAFKA_PARTITIONS": "4",
+        **services,
+    }
+    yield from _served(folder, port, arguments, settings)
+
+
+def _served(
+    folder: Path, port: int, arguments: list[str], settings: Mapping[str, str]
+) -> Iterator[Deployment]:
+    url = f"http://127.0.0.1:{port}"
+    process = FirnProcess(arguments, settings, folder / "firndb.log", f"{url}/readyz")
+    process.start()
+    try:
+        process.wait_until_ready()
+        yield Deployment(url=url, process=process, folder=folder)
+    finally:
+        process.kill()
