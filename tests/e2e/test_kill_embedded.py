@@ -1,11 +1,12 @@
 """`kill -9` of the embedded server at random moments under load.
 
-At stake: an acknowledged write is never lost, nothing deleted comes back, counts are exact, whatever
-the server was doing: committing to the log, flushing, compacting, answering.
+At stake: an acknowledged write is never lost, nothing deleted comes back, counts are exact,
+whatever the server was doing: committing to the log, flushing, compacting, answering.
 """
 
 import asyncio
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ async def one_life(deployment: Deployment, host: str, ledger: Ledger, seed: int)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.long)])
 def test_no_kill_loses_or_revives_a_record(
-    tmp_path: Path, kills: int, record_property: pytest.RecordProperty
+    tmp_path: Path, kills: int, record_property: Callable[[str, object], None]
 ) -> None:
     ledger = Ledger()
     with embedded(tmp_path) as deployment:

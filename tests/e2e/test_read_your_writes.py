@@ -4,7 +4,7 @@ On the embedded deployment it is never stale. On Kafka it may be answered at the
 says so; an answer that does not say so is never stale.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -62,7 +62,7 @@ def often_flushing(tmp_path: Path) -> Iterator[Deployment]:
 
 @pytest.mark.parametrize("turns", [150, pytest.param(1000, marks=pytest.mark.long)])
 def test_embedded_never_answers_stale(
-    often_flushing: Deployment, turns: int, record_property: pytest.RecordProperty
+    often_flushing: Deployment, turns: int, record_property: Callable[[str, object], None]
 ) -> None:
     checker = Checker(often_flushing.create_index("ryw", 8), may_be_flagged=False)
     for number in range(turns):
