@@ -19,12 +19,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.services.process import (
-    MissingTool,
     ServiceError,
+    Unavailable,
     accepts_connections,
+    download,
     require_tool,
 )
-from infra.services.service import Service
+from infra.services.service import LocalService
 
 PACKAGE = Path(__file__).parent
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
@@ -87,34 +88,19 @@ broker.heartbeat.interval.ms=400
 def fetch(cache: Path) -> Path:
     """Folder with the broker's jars under `cache`; downloads them with Maven the first time."""
     pom = PACKAGE / "pom.xml"
-    found = re.search(r"<kafka\.version>(.+?)</kafka\.version>", pom.read_text())
-    if found is None:
-        raise ServiceError(f"{pom} names no kafka.version")
-    jars = cache / f"kafka-{found[1]}"
+    version = pom.read_text().partition("<kafka.version>")[2].partition("<")[0]
+    jars = cache.resolve() / f"kafka-{version}"
     if jars.is_dir():
         return jars
     maven = require_tool("mvn", INSTALL_MAVEN)
+    require_java()
     # A folder of its own, renamed when whole: two first runs at once, or a Ctrl-C, leave no half.
-    pending = cache / f"kafka-{uuid.uuid4().hex}.part"
+    pending = cache.resolve() / f"kafka-{uuid.uuid4().hex}.part"
     pending.mkdir(parents=True)
     try:
-        done = subprocess.run(
-            [
-                maven,
-                "-q",
-                "-B",
-                f"--file={pom}",
-                f"{DEPENDENCY_PLUGIN}:copy-dependencies",
-                "-DincludeScope=runtime",
-                f"-DoutputDirectory={pending}",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ServiceError(f"Maven could not download Kafka:\n{done.stdout[-2000:]}")
+        goal = f"{DEPENDENCY_PLUGIN}:copy-dependencies"
+        where = [f"--file={pom}", f"-DoutputDirectory={pending}"]
+        download([maven, "-q", "-B", *where, goal, "-DincludeScope=runtime"])
         if not jars.is_dir():
             pending.rename(jars)
     finally:
@@ -123,16 +109,16 @@ def fetch(cache: Path) -> Path:
 
 
 def require_java() -> str:
-    """Path of a `java` new enough for the broker, or MissingTool."""
+    """Path of a `java` new enough for the broker, or Unavailable."""
     java = require_tool("java", INSTALL_JAVA)
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', told)
     if version is None or int(version[1]) < JAVA_MIN:
-        raise MissingTool(f"{java} is too old for Kafka 4: {INSTALL_JAVA}")
+        raise Unavailable(f"{java} is older than Kafka 4 needs: {INSTALL_JAVA}")
     return java
 
 
-class Kafka(Service):
+class Kafka(LocalService):
     """One broker; `address` is its bootstrap server. Topics are never created by accident."""
 
     name = "kafka"
@@ -151,9 +137,7 @@ class Kafka(Service):
     def settings(self) -> dict[str, str]:
         return {"FIRNDB_KAFKA": self.address}
 
-    def start(self) -> None:
-        if self.pid is not None:
-            return
+    def _launch(self) -> None:
         java = require_java()
         jars = fetch(self._cache)
         data = self.folder / "data"

@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
-from infra.services.process import MissingTool, ServiceError
-from infra.services.service import Service
+from infra.services.process import ServiceError, Unavailable
+from infra.services.service import LocalService
 
 INSTALL = "install PostgreSQL (Debian: apt-get install postgresql; or: pip install pgserver)"
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
@@ -39,7 +40,7 @@ ORPHANS_GONE_S = 5.0
 
 
 def binaries() -> Path:
-    """Folder with `initdb` and `postgres`; MissingTool when this machine has none."""
+    """Folder with `initdb` and `postgres`; Unavailable when this machine has none."""
     on_path = shutil.which("initdb")
     places = [Path(on_path).resolve().parent] if on_path else []
     for pattern in PLACES:
@@ -51,7 +52,7 @@ def binaries() -> Path:
     for place in places:
         if (place / "initdb").exists() and (place / "postgres").exists():
             return place
-    raise MissingTool(f"no PostgreSQL binaries found: {INSTALL}")
+    raise Unavailable(f"no PostgreSQL binaries found: {INSTALL}")
 
 
 def _version_in(path: Path) -> int:
@@ -59,7 +60,23 @@ def _version_in(path: Path) -> int:
     return int(number[0]) if number else 0
 
 
-class Postgres(Service):
+def connect(url: str, database: str) -> psycopg.Connection:
+    """A session in autocommit mode with `database` on the server of SQLAlchemy's `url`."""
+    server = url.replace("+psycopg", "").rpartition("/")[0]
+    return psycopg.connect(f"{server}/{database}", connect_timeout=2, autocommit=True)
+
+
+def make_database(url: str, name: str) -> str:
+    """URL of the database `name` on the server of `url`; created empty unless it exists."""
+    try:
+        with connect(url, "postgres") as session:
+            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.errors.DuplicateDatabase:
+        pass
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
+class Postgres(LocalService):
     """One server with one empty database; `url` is what SQLAlchemy takes."""
 
     name = "postgres"
@@ -76,9 +93,7 @@ class Postgres(Service):
     def settings(self) -> dict[str, str]:
         return {"FIRNDB_CATALOG": self.url}
 
-    def start(self) -> None:
-        if self.pid is not None:
-            return
+    def _launch(self) -> None:
         programs = binaries()
         data = self._data_folder()
         if not (data / "PG_VERSION").exists():
@@ -86,16 +101,16 @@ class Postgres(Service):
         deadline = time.monotonic() + ORPHANS_GONE_S
         while True:
             try:
-                self._launch(programs, data)
+                self._serve(programs, data)
             except ServiceError as error:
                 if "shared memory" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
             else:
                 break
-        self._make_database()
+        make_database(self.url, DATABASE)
 
-    def _launch(self, programs: Path, data: Path) -> None:
+    def _serve(self, programs: Path, data: Path) -> None:
         options = [*OPTIONS, f"port={self.ports[0]}"]
         self.child.spawn(
             [str(programs / "postgres"), "-D", str(data), *(f"-c{option}" for option in options)],
@@ -142,28 +157,10 @@ class Postgres(Service):
     def answers(self) -> bool:
         """True when the server accepts a session (it does not while it replays its log)."""
         try:
-            self._connect("postgres").close()
+            connect(self.url, "postgres").close()
         except psycopg.OperationalError:
             return False
         return True
-
-    def _connect(self, database: str) -> psycopg.Connection:
-        host, _, port = self.address.partition(":")
-        return psycopg.connect(
-            host=host,
-            port=int(port),
-            user=USER,
-            dbname=database,
-            connect_timeout=2,
-            autocommit=True,
-        )
-
-    def _make_database(self) -> None:
-        try:
-            with self._connect("postgres") as session:
-                session.execute(f"CREATE DATABASE {DATABASE}")
-        except psycopg.errors.DuplicateDatabase:
-            return
 
     def stop(self) -> None:
         # SIGINT is PostgreSQL's "fast" shutdown; SIGTERM would wait for clients to leave.
@@ -176,4 +173,4 @@ def _stand_in_for_root() -> pwd.struct_passwd:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise MissingTool(f"PostgreSQL refuses to run as root: create a user {ROOT_STAND_INS[0]}")
+    raise Unavailable(f"PostgreSQL refuses to run as root: create a user {ROOT_STAND_INS[0]}")

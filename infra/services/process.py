@@ -9,40 +9,75 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 LOG_TAIL_BYTES = 2_000
+# Below the ranges from which Linux (32768-60999) and macOS (49152-65535) take outgoing ports.
+PORTS = range(20_000, 32_000)
 
 
 class ServiceError(Exception):
     """A service cannot be fetched or started; the message is one paragraph for a person."""
 
 
-class MissingTool(ServiceError):
-    """A program this machine lacks; the message says what to install."""
+class Unavailable(ServiceError):
+    """This machine cannot have the service: a program is missing or a download failed.
+
+    The message is one line that says what to install or do.
+    """
 
 
 def require_tool(program: str, install: str) -> str:
-    """Absolute path of `program` on PATH, or MissingTool that tells what to install."""
-    path = shutil.which(program)
+    """Absolute path of `program`, on PATH or beside this Python; else Unavailable with `install`.
+
+    Beside this Python because some tools can be had from PyPI, and a virtual environment need
+    not be activated to be used.
+    """
+    path = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
     if path is None:
-        raise MissingTool(f"{program} is not on PATH: {install}")
+        raise Unavailable(f"{program} is not on PATH: {install}")
     return path
+
+
+def download(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    """Run a package manager to its end; Unavailable with its last line if it fails."""
+    done = subprocess.run(
+        list(command),
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        # Maven gives its reason first and advice on how to debug it last.
+        reasons = [line for line in lines if line.startswith("[ERROR]")] or lines[-1:] or ["?"]
+        raise Unavailable(f"`{' '.join(command)}` failed: {reasons[0]}")
 
 
 def free_port() -> int:
     """A loopback TCP port that was free a moment ago (another process may take it first)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    # The kernel's own choice would lie among the ports of outgoing connections: a client that
+    # keeps calling a killed broker there can connect to itself and so occupy the broker's port.
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def accepts_connections(port: int) -> bool:
@@ -99,7 +134,8 @@ class Child:
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         pid: int = record["pid"]
-        return pid if birth_of(pid) == record["birth"] else None
+        birth = birth_of(pid)
+        return pid if birth is not None and birth == record["birth"] else None
 
     def spawn(
         self,

