@@ -1,7 +1,8 @@
-"""The manifest: which files make up a namespace at which indexed LSN. Encoded as msgpack; immutable once committed.
+"""The manifest: which files make up a namespace at which indexed LSN. msgpack, immutable.
 
-Every live record of the namespace is live in exactly one row of exactly one file named here: a row is live
-unless its number is in the file's `dead` bitmap. Readers need no de-duplication among files.
+Every live record of the namespace is live in exactly one row of exactly one file named here: a row
+is live unless its number is in the file's `dead` bitmap. Readers need no de-duplication among
+files.
 """
 
 import msgspec
@@ -17,7 +18,7 @@ FORMAT = 1
 
 
 class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """An immutable object: its key below the namespace's prefix, its size and its xxh3-128 (hex) checksum."""
+    """An immutable object: key below the namespace's prefix, size, xxh3-128 checksum (hex)."""
 
     name: str
     size: int
@@ -27,9 +28,12 @@ class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     """A cluster file or a delta.
 
-    columns: the Arrow object; vectors: the Annoy object (dense clusters only; a delta keeps its vectors in Arrow).
-    cluster: row of the manifest's centroids that this file belongs to; -1 for deltas, and where there are no centroids.
-    groups: deltas only: (cluster, first row) in ascending row order, rows being grouped by nearest centroid.
+    columns: the Arrow object.
+    vectors: the Annoy object (dense clusters only; a delta keeps its vectors in Arrow).
+    cluster: row of the manifest's centroids that this file belongs to; -1 for deltas, and where
+    there are no centroids.
+    groups: deltas only: (cluster, first row) in ascending row order, rows being grouped by nearest
+    centroid.
     dead: serialised roaring bitmap of row numbers, b"" for none.
     """
 
@@ -57,7 +61,7 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Sorted (id hash -> file, row) entries of some files; `files` are uuids, in the run's own numbering."""
+    """Sorted (id hash -> file, row) entries; `files` are uuids, in the run's own numbering."""
 
     object: ObjectRef
     entries: int
@@ -67,9 +71,12 @@ class IdRun(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One committed state of a namespace.
 
-    generation: LSN of the first entry of this life of the namespace. deleted: a tombstone; no files, and
-    `generation` is still that of the life that ended. indexed_lsn: inclusive; NO_LSN for nothing.
-    centroids: float32 (clusters, dimension), little-endian, row-major; b"" before the first clustering.
+    generation: LSN of the first entry of this life of the namespace.
+    deleted: a tombstone; no files, and `generation` is still that of the life that ended.
+    indexed_lsn: inclusive; NO_LSN for nothing.
+    dimension: 0 in a sparse index.
+    centroids: float32 (clusters, dimension), little-endian, row-major; b"" before the first
+    clustering.
     """
 
     format: int = FORMAT
@@ -113,5 +120,24 @@ def decode(data: bytes, where: str) -> Manifest:
     except msgspec.MsgspecError as error:
         raise CorruptData(f"{where} is not a manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise CorruptData(f"{where} has manifest format {manifest.format}; this build reads {FORMAT}")
+        raise CorruptData(
+            f"{where} has manifest format {manifest.format}; this build reads {FORMAT}"
+        )
     return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """`CorruptData` if the manifest contradicts itself; asked before a commit, so that none such is
+    ever stored.
+    """
+    files, name = manifest.files, f"manifest {manifest.version} of {manifest.namespace!r}"
+    if len({file.uuid for file in files}) != len(files):
+        raise CorruptData(f"{name} names a file twice")
+    if manifest.record_count != sum(file.live for file in files):
+        raise CorruptData(f"{name} counts {manifest.record_count} records, its files differ")
+    for file in files:
+        dead = file.dead_rows()
+        if len(dead) != file.dead_count or (dead and dead.max() >= file.rows):
+            raise CorruptData(f"{name}: the dead rows of file {file.uuid} are wrong")
+    if manifest.deleted and (files or manifest.id_runs):
+        raise CorruptData(f"{name} is a tombstone with files")

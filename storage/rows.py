@@ -13,8 +13,8 @@ from core.records import Metadata, Record, SparseValues, StoredRecord
 class Rows:
     """n records in columns, row for row.
 
-    ids: n strings; lsns: int64 (n,); vectors: float32 (n, d) or None in a sparse index;
-    sparse: n entries, None where a record has no sparse values; metadata: n dicts, empty where there is none.
+    ids: n strings; lsns: int64 (n,); vectors: float32 (n, d) or None in a sparse index; sparse: n
+    entries, None where a record has no sparse values; metadata: n dicts, empty where there is none.
     """
 
     ids: Sequence[str]

@@ -1,0 +1,235 @@
+"""`FileReader`: one data file (cluster file or delta) opened: row-wise and column-wise access
+without copying it.
+
+Rows that died since are the manifest's business (`DataFile.dead`): one reader serves many
+manifests, so whoever combines the two drops them. Files are mapped, not read; the mapping outlives
+the file's removal, and no file descriptor is held.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from annoy import AnnoyIndex
+
+from core.errors import CorruptData
+from core.filters.columns import MetadataColumns
+from core.metric import F32, Metric, row_norms
+from core.records import Metadata, SparseValues
+from core.sparse import SparseColumns
+from storage.annoy_file import annoy_vectors, open_annoy
+from storage.checksum import IdHashes, id_hashes
+from storage.columns_file import ColumnsFile
+from storage.layout import namespace_prefix
+from storage.manifest import DataFile
+from storage.rows import Rows
+
+T = TypeVar("T")
+RowNumbers = npt.NDArray[np.integer] | Sequence[int]
+
+# Metadata columns are Python lists turned into arrays and string tables: about this many bytes per
+# encoded one.
+_COLUMNS_BYTES_PER_ENCODED = 3
+
+
+class FileReader:
+    """Immutable; safe to share among threads. What is built lazily is built once, by whoever asks
+    first.
+
+    Off the event loop: `columns`, `hashes`, `norms`, `by_id`, `annoy` at their first use, and
+    reading many rows.
+    """
+
+    def __init__(
+        self,
+        file: DataFile,
+        prefix: str,
+        metric: Metric,
+        dimension: int | None,
+        columns_path: Path,
+        vectors_path: Path | None,
+    ) -> None:
+        """Maps verified files. `CorruptData` if what they say of themselves is not what was asked
+        for.
+        """
+        self.uuid = file.uuid
+        self.metric = metric
+        self.dimension = dimension or None
+        self._columns_file = ColumnsFile(map_file(columns_path), prefix + file.columns.name)
+        self._vectors_path = vectors_path
+        self._vectors_data = None if vectors_path is None else map_file(vectors_path)
+        self._lock = threading.RLock()
+        self._built: dict[str, tuple[object, int]] = {}
+        self._check(file, prefix)
+        self._vectors = self._view()
+
+    @property
+    def rows(self) -> int:
+        return self._columns_file.rows
+
+    @property
+    def is_delta(self) -> bool:
+        return self._columns_file.header["firn.kind"] == "delta"
+
+    @property
+    def vectors(self) -> F32 | None:
+        """float32 (n, d), a read-only view, strided in cluster files: use `V @ q`, never `np.dot`.
+
+        None in a sparse index.
+        """
+        return self._vectors
+
+    @property
+    def lsns(self) -> npt.NDArray[np.int64]:
+        """int64 (n,)."""
+        return self._columns_file.lsns
+
+    @property
+    def all_ids(self) -> list[str]:
+        """n strings, decoded at each call (0.1 us each)."""
+        return self._columns_file.all_ids()
+
+    def id(self, row: int) -> str:
+        return self._columns_file.id(row)
+
+    def ids(self, rows: RowNumbers) -> list[str]:
+        return self._columns_file.ids(_numbers(rows))
+
+    def metadata(self, rows: RowNumbers) -> list[Metadata]:
+        """Decoded afresh: the dicts are the caller's own. About 0.3 us per record."""
+        return self._columns_file.metadata(_numbers(rows))
+
+    @property
+    def sparse(self) -> SparseColumns | None:
+        """n rows; None where no row of the file has sparse values."""
+        return self._columns_file.sparse
+
+    def sparse_values(self, rows: RowNumbers) -> list[SparseValues | None]:
+        """Views into the file."""
+        sparse = self.sparse
+        return [None if sparse is None else sparse.row(row) for row in _numbers(rows)]
+
+    def take(self, rows: RowNumbers) -> Rows:
+        """Those rows, in that order; vectors are copied."""
+        numbers = np.asarray(rows, dtype=np.int64)
+        vectors = None if self.vectors is None else np.ascontiguousarray(self.vectors[numbers])
+        return Rows(
+            ids=self.ids(numbers),
+            lsns=self.lsns[numbers],
+            vectors=vectors,
+            sparse=self.sparse_values(numbers),
+            metadata=self.metadata(numbers),
+        )
+
+    @property
+    def columns(self) -> MetadataColumns:
+        """The metadata for filters."""
+        size = self._columns_file.metadata_bytes * _COLUMNS_BYTES_PER_ENCODED
+        return self._once(
+            "columns", lambda: MetadataColumns.build(self._columns_file.all_metadata()), size
+        )
+
+    @property
+    def norms(self) -> F32 | None:
+        """float32 (n,): what `core.metric.ranking` takes; None where it takes none."""
+        vectors = self.vectors
+        if vectors is None or self.metric is Metric.DOTPRODUCT:
+            return None
+        return self._once("norms", lambda: row_norms(self.metric, vectors), 4 * self.rows)
+
+    @property
+    def hashes(self) -> IdHashes:
+        """uint64 (n,): `storage.checksum.id_hash` of each id."""
+        return self._once("hashes", lambda: id_hashes(self.all_ids), 8 * self.rows)
+
+    @property
+    def by_id(self) -> npt.NDArray[np.int32]:
+        """int32 (n,): the row numbers in ascending order of their ids."""
+        return self._once("by_id", self._sorted_by_id, 4 * self.rows)
+
+    def annoy(self) -> AnnoyIndex:
+        """The trees of a dense cluster file; `ValueError` for any other file, which has none."""
+        return self._once("annoy", self._open_annoy, 0)
+
+    @property
+    def heap_bytes(self) -> int:
+        """What was built lazily so far, estimated; without the mapped files."""
+        with self._lock:
+            return sum(size for _, size in self._built.values())
+
+    @property
+    def mapped_bytes(self) -> int:
+        vectors = 0 if self._vectors_data is None else self._vectors_data.size
+        return int(self._columns_file.data.size + vectors)
+
+    def _once(self, name: str, build: Callable[[], T], size: int) -> T:
+        found = self._built.get(name)
+        if found is None:
+            with self._lock:
+                found = self._built.get(name)
+                if found is None:
+                    found = self._built[name] = (build(), size)
+        return found[0]  # type: ignore[return-value]  # each name has one builder
+
+    def _sorted_by_id(self) -> npt.NDArray[np.int32]:
+        ids = self.all_ids
+        return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int32)
+
+    def _view(self) -> F32 | None:
+        if self.dimension is None:
+            return None
+        if self._vectors_data is None:
+            return self._columns_file.vectors
+        return annoy_vectors(as_bytes(self._vectors_data), self.rows, self.dimension, self.metric)
+
+    def _open_annoy(self) -> AnnoyIndex:
+        if self._vectors_path is None or self._vectors_data is None or self.dimension is None:
+            raise ValueError(f"file {self.uuid} has no Annoy object")
+        try:
+            return open_annoy(self._vectors_path, self.dimension, self.metric)
+        except OSError:  # evicted from the cache since: the mapping still has the bytes
+            with tempfile.NamedTemporaryFile(prefix="firndb-annoy-") as copy:
+                copy.write(self._vectors_data)
+                copy.flush()
+                return open_annoy(Path(copy.name), self.dimension, self.metric)
+
+    def _check(self, file: DataFile, prefix: str) -> None:
+        header, name = self._columns_file.header, prefix + file.columns.name
+        try:
+            owner = namespace_prefix(header["firn.index"], header["firn.namespace"])
+            metric, dimension = header["firn.metric"], int(header["firn.dimension"])
+        except (KeyError, ValueError, AssertionError) as error:
+            raise CorruptData(f"{name} does not say whose it is: {error!r}") from error
+        if owner != prefix:
+            raise CorruptData(f"{name} says it belongs to {owner}")
+        if (metric, dimension or None) != (self.metric.value, self.dimension):
+            raise CorruptData(
+                f"{name} has {metric}/{dimension}, not {self.metric}/{self.dimension}"
+            )
+        if self.rows != file.rows:
+            raise CorruptData(f"{name} has {self.rows} rows, the manifest says {file.rows}")
+        stored = self._columns_file.vectors
+        if self.dimension and self._vectors_data is None and stored is None:
+            raise CorruptData(f"{name} has no vectors")
+        if stored is not None and stored.shape[1] != self.dimension:
+            raise CorruptData(f"{name} has vectors of dimension {stored.shape[1]}")
+
+
+def map_file(path: Path) -> pa.Buffer:
+    """The whole file, mapped read-only; its descriptor is closed, the buffer has the mapping."""
+    with pa.memory_map(str(path)) as source:
+        return source.read_buffer()
+
+
+def as_bytes(data: pa.Buffer) -> npt.NDArray[np.uint8]:
+    """uint8 view that keeps the buffer alive."""
+    return np.frombuffer(memoryview(data), dtype=np.uint8)
+
+
+def _numbers(rows: RowNumbers) -> list[int]:
+    return rows.tolist() if isinstance(rows, np.ndarray) else list(rows)

@@ -1,0 +1,83 @@
+"""Where things lie in the object store: the one place that spells keys.
+
+Namespace names are hashed, so that any name (512 bytes, `..`, unicode) is one harmless path part;
+the canonical name is kept and checked inside the objects. Numbers in keys are zero-padded, so
+listing gives them in order.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from core.metric import Metric
+
+FIRST_VERSION = 1
+# 20 digits hold every unsigned 64 bit number.
+VERSION_DIGITS = 20
+PARTITION_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceSchema:
+    """Which namespace a file belongs to and what its vectors are; `dimension` None for a sparse
+    index.
+    """
+
+    index_id: str
+    namespace: str
+    metric: Metric
+    dimension: int | None
+
+    @property
+    def prefix(self) -> str:
+        return namespace_prefix(self.index_id, self.namespace)
+
+
+def namespace_prefix(index_id: str, namespace: str) -> str:
+    """`{index_id}/{sha256 of the canonical namespace}/`: all of a namespace lies below it."""
+    assert "/" not in index_id, index_id
+    assert index_id not in ("", ".", "..", "registry"), index_id
+    return f"{index_id}/{hashlib.sha256(namespace.encode()).hexdigest()}/"
+
+
+def manifests_prefix(prefix: str) -> str:
+    return f"{prefix}manifests/"
+
+
+def manifest_key(prefix: str, version: int) -> str:
+    return f"{prefix}manifests/{version:0{VERSION_DIGITS}d}"
+
+
+def hint_key(prefix: str) -> str:
+    """The copy of the newest manifest; may lag, never trusted by a writer."""
+    return f"{prefix}manifest"
+
+
+def registry_prefix(partition: int) -> str:
+    return f"registry/{partition:0{PARTITION_DIGITS}d}/"
+
+
+def registry_key(partition: int, version: int) -> str:
+    return f"{registry_prefix(partition)}{version:0{VERSION_DIGITS}d}"
+
+
+def version_of(key: str) -> int | None:
+    """The number at the end of a manifest's or registry's key; None for a key that has none."""
+    name = key.rpartition("/")[2]
+    return int(name) if len(name) == VERSION_DIGITS and name.isdecimal() else None
+
+
+def cluster_columns_name(uuid: str) -> str:
+    """Names are below the namespace's prefix."""
+    return f"clusters/{uuid}.arrow"
+
+
+def cluster_vectors_name(uuid: str) -> str:
+    return f"clusters/{uuid}.ann"
+
+
+def delta_name(uuid: str) -> str:
+    return f"deltas/{uuid}.arrow"
+
+
+def id_run_name(uuid: str) -> str:
+    return f"ids/{uuid}"
