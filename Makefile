@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-DATA   ?= .firndb
 CLIENT_VERSIONS := 7.3.0 9.0.1 10.2.0
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,6 @@
 """`make demo`: load real text embeddings through the official client and search them.
 
-Uses the FirnDB server that owns the data folder (`--data`, default .firndb), or the one at
+Uses the FirnDB server that owns the data folder (`--data`, default firndb-data), or the one at
 PINECONE_CONTROLLER_HOST with PINECONE_API_KEY; where none runs it starts one on free ports in a
 temporary folder and ends it afterwards.
 """
@@ -140,7 +140,7 @@ def show(index: Any, row: int, condition: dict[str, Any] | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path(".firndb"), help="the server's folder")
+    parser.add_argument("--data", type=Path, default=Path("firndb-data"), help="the server's folder")
     options = parser.parse_args()
     with server(options.data) as (url, key):
         print(f"loading real text embeddings into {url}, index {INDEX}")

@@ -1,0 +1,150 @@
+"""What an operator asks of a deployment; behind the admin endpoint and the `firndb` commands."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cli.runtime.parts import Parts
+from core.errors import NotFound
+from core.log import NO_LSN
+from infra.catalog.keys import new_key
+from infra.catalog.model import ApiKey, CatalogIndex, KeyRole
+from storage.commit import ManifestStore
+from storage.registry import NamespaceSummary, RegistryState, RegistryStore
+
+# Manifests that one status reads for file counts: a GET each, so a bound on what a look costs.
+MANIFESTS_READ_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceStatus:
+    """One line of `firndb status`.
+
+    log_end: next offset of the partition. fresh_from: the first offset that may be in no manifest
+    yet. indexed_lsn: inclusive, -1 for none. lag: log records of the partition from fresh_from on.
+    files, deltas: None where there are too many namespaces to read every manifest.
+    """
+
+    index: str
+    namespace: str
+    partition: int
+    records: int
+    log_end: int
+    fresh_from: int
+    indexed_lsn: int
+    lag: int
+    files: int | None
+    deltas: int | None
+    bytes: int
+
+
+class Operations:
+    """Everything here is safe beside a running builder: it reads, or changes the catalog only."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._registries = RegistryStore(parts.store)
+        self._manifests = ManifestStore(parts.store)
+
+    async def status(
+        self, index: str | None = None, namespace: str | None = None
+    ) -> list[NamespaceStatus]:
+        """Every living namespace that the registries know, by index and name."""
+        living = {i.info.index_id: i for i in await self._parts.catalog.living_indexes()}
+        if index is not None and index not in {i.info.name for i in living.values()}:
+            raise NotFound(f"there is no index {index}; `firndb status` lists them")
+        found: list[NamespaceStatus] = []
+        for partition in range(self._parts.partitions):
+            state = await self._registries.newest(partition)
+            if state is not None:
+                found += await self._of_partition(state, living, index, namespace, len(found))
+        return sorted(found, key=lambda row: (row.index, row.namespace))
+
+    async def _of_partition(
+        self,
+        state: RegistryState,
+        living: dict[str, CatalogIndex],
+        index: str | None,
+        namespace: str | None,
+        read: int,
+    ) -> list[NamespaceStatus]:
+        end = await self._parts.wal.end_offset(state.partition)
+        rows: list[NamespaceStatus] = []
+        for (index_id, name), summary in state.namespaces.items():
+            owner = living.get(index_id)
+            if owner is None or summary.deleted:
+                continue
+            if index not in (None, owner.info.name) or namespace not in (None, name):
+                continue
+            reads_manifest = read + len(rows) < MANIFESTS_READ_MAX
+            rows.append(await self._row(state, end, owner, name, summary, reads_manifest))
+        return rows
+
+    async def _row(
+        self,
+        state: RegistryState,
+        end: int,
+        owner: CatalogIndex,
+        name: str,
+        summary: NamespaceSummary,
+        reads_manifest: bool,
+    ) -> NamespaceStatus:
+        manifest = None
+        if reads_manifest:
+            manifest = await self._manifests.newest(
+                owner.info.index_id, name, at_least=summary.version
+            )
+        indexed = manifest.indexed_lsn if manifest is not None else summary.indexed_lsn
+        fresh_from = max(state.checkpoint, indexed + 1 if indexed != NO_LSN else 0)
+        return NamespaceStatus(
+            index=owner.info.name,
+            namespace=name,
+            partition=state.partition,
+            records=manifest.record_count if manifest is not None else summary.record_count,
+            log_end=end,
+            fresh_from=fresh_from,
+            indexed_lsn=indexed,
+            lag=max(0, end - fresh_from),
+            files=len(manifest.files) if manifest is not None else None,
+            deltas=sum(f.is_delta for f in manifest.files) if manifest is not None else None,
+            bytes=manifest.byte_count if manifest is not None else summary.byte_count,
+        )
+
+    async def create_key(self, name: str, role: str, secret: str | None = None) -> dict[str, Any]:
+        """The only time that the key itself is told; its hash is what is stored."""
+        project = await self._parts.catalog.ensure_project()
+        made = secret or new_key()
+        key = await self._parts.catalog.add_key(
+            project.project_id, made, name=name, role=KeyRole(role)
+        )
+        return {**_shown(key), "key": made}
+
+    async def list_keys(self) -> list[dict[str, Any]]:
+        return [_shown(key) for key in await self._parts.catalog.keys()]
+
+    async def revoke_key(self, wanted: str) -> dict[str, Any]:
+        """By id, or by a prefix or name that only one valid key has."""
+        valid = [k for k in await self._parts.catalog.keys() if k.revoked_ms is None]
+        found = [k for k in valid if wanted in (k.key_id, k.prefix, k.name)]
+        if len(found) != 1:
+            raise NotFound(
+                f"{len(found)} valid API keys are called {wanted}; "
+                "`firndb keys list` shows their ids"
+            )
+        await self._parts.catalog.revoke_key(found[0].key_id)
+        return {"revoked": found[0].key_id}
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.key_id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "role": key.role.value,
+        "created_ms": key.created_ms,
+        "revoked_ms": key.revoked_ms,
+    }
+
+
+def as_rows(rows: Sequence[NamespaceStatus]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in rows]

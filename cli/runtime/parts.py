@@ -1,0 +1,118 @@
+"""From settings to the adapters behind the ports: the one place that knows the deployment."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from infra.objects.counting import CountingStore
+from infra.objects.retrying import RetryingStore
+
+from core.clock import Clock, SystemClock
+from core.errors import ConfigError
+from core.feed import ManifestFeed
+from core.log import Log
+from core.object_store import ObjectStore
+from infra.catalog.catalog import Catalog
+from infra.catalog.directory import CatalogDirectory
+from infra.catalog.model import LogEpoch
+from infra.feed.local import LocalFeed
+from infra.logs.sqlite import LogFile, SqliteLog
+from infra.objects.open import open_store
+from infra.settings import Settings
+from infra.telemetry import Metrics
+
+DEAD_LETTERS_TOPIC = "firn.dead"
+MANIFESTS_TOPIC = "firn.manifests"
+OWNERS_TOPIC = "firn.owners"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The opened adapters of one process. `store` retries, and counts every request it makes."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    store: ObjectStore
+    counts: CountingStore
+    wal: Log
+    dead: Log
+    feed: ManifestFeed
+    catalog: Catalog
+    directory: CatalogDirectory
+    epoch: LogEpoch
+
+    @property
+    def partitions(self) -> int:
+        return self.epoch.partitions
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open everything, close it in reverse order. `ConfigError` names what cannot be reached."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        catalog = Catalog.open(settings.catalog_url, clock)
+        stack.push_async_callback(catalog.close)
+        counts = CountingStore(_bare_store(settings))
+        store = RetryingStore(counts)
+        stack.push_async_callback(store.close)
+        if settings.kafka is None:
+            wal, dead, feed = await _embedded_logs(settings, stack)
+        else:
+            wal, dead, feed = await _kafka_logs(settings, settings.kafka, stack)
+        yield Parts(
+            settings=settings,
+            clock=clock,
+            metrics=Metrics(),
+            store=store,
+            counts=counts,
+            wal=wal,
+            dead=dead,
+            feed=feed,
+            catalog=catalog,
+            directory=CatalogDirectory(catalog, clock),
+            epoch=await catalog.register_log(await wal.identity()),
+        )
+
+
+def check_deployment(settings: Settings) -> None:
+    """`ConfigError` if Kafka is set without the object store that the roles share."""
+    if settings.kafka is None:
+        return
+    if settings.object_store is None:
+        raise ConfigError(
+            "FIRNDB_KAFKA is set but FIRNDB_OBJECT_STORE is not: the roles share one object store, "
+            "set it to s3://bucket/prefix"
+        )
+
+
+def _bare_store(settings: Settings) -> ObjectStore:
+    secret = settings.s3_secret_key
+    return open_store(
+        settings.object_store_url,
+        s3_endpoint=settings.s3_endpoint,
+        s3_access_key=settings.s3_access_key,
+        s3_secret_key=secret.get_secret_value() if secret is not None else None,
+        region=settings.s3_region,
+    )
+
+
+async def _embedded_logs(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[Log, Log, ManifestFeed]:
+    file = await LogFile.open(settings.data / "log.db")
+    stack.push_async_callback(file.close)
+    wal = await SqliteLog.open(file, settings.kafka_topic, settings.partitions)
+    stack.push_async_callback(wal.close)
+    dead = await SqliteLog.open(file, DEAD_LETTERS_TOPIC, 1)
+    stack.push_async_callback(dead.close)
+    feed = LocalFeed()
+    stack.push_async_callback(feed.close)
+    return wal, dead, feed
+
+
+async def _kafka_logs(
+    settings: Settings, bootstrap: str, stack: AsyncExitStack
+) -> tuple[Log, Log, ManifestFeed]:
+    raise ConfigError("the distributed deployment is not wired yet")
