@@ -76,6 +76,16 @@ class Listing:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class OutcomeKey:
+    """One entry of a record, by the request that caused it (a record may hold entries of
+    several).
+    """
+
+    lsn: int
+    request_id: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FreshRequest:
     """One namespace's shadow. `want_lsn` must be applied (or covered by m) before the answer,
@@ -99,7 +109,7 @@ class FreshRequest:
     touched_max: int = 0
     patches_of_all: bool = False
     listing: Listing | None = None
-    outcome_lsn: int | None = None
+    outcome_of: OutcomeKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class FreshHit:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether the namespace existed just before the write at `lsn`.
+    """Whether the namespace existed just before one entry of the record at `lsn`.
 
     existed None: freshness held nothing that says so; the manifest as of some LSN in [floor_lsn,
     lsn) tells.

@@ -99,10 +99,15 @@ class QueryService:
         raise NotImplementedError
 
     async def outcome(
-        self, index: IndexInfo, namespace: str, lsn: int, deadline_s: float | None = None
+        self,
+        index: IndexInfo,
+        namespace: str,
+        lsn: int,
+        request_id: str,
+        deadline_s: float | None = None,
     ) -> WriteOutcome:
-        """Whether the namespace existed just before the write at `lsn`; waits until freshness has
-        applied it.
+        """Whether the namespace existed just before the entry of `request_id` in the record at
+        `lsn`; waits until freshness has applied it.
 
         create: existed False = created, True = 409. delete namespace and deletes: False = 404.
         """

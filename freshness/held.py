@@ -1,0 +1,94 @@
+"""One namespace as the layer holds it: its memory, what is published of it, and what did not
+fit.
+"""
+
+from core.log import NO_LSN
+from core.operations import NamespaceWrite
+from freshness.aging import Aged
+from freshness.namespace import NamespaceMemory
+from freshness.protocol import FreshRequest
+from freshness.shadow import Shadow
+
+
+class HeldNamespace:
+    """A namespace that is full stops holding from `full_from` on; it holds again once a manifest
+    covers everything before. What it let pass in between is a hole: readers whose manifest does not
+    cover the hole get nothing from above it, and are told.
+    """
+
+    def __init__(self, index_id: str, namespace: str, floor_lsn: int) -> None:
+        self.index_id = index_id
+        self.namespace = namespace
+        self.memory = NamespaceMemory(floor_lsn)
+        self.published = Aged()
+        self.last_lsn = NO_LSN
+        self.unpublished_since_s: float | None = None
+        self.size_bytes = 0
+        self._full_from: int | None = None
+        self._skipped_lsn = NO_LSN
+        self._hole_lsn = NO_LSN
+
+    @property
+    def overflowed(self) -> bool:
+        return self._full_from is not None or self._hole_lsn != NO_LSN
+
+    @property
+    def is_empty(self) -> bool:
+        return self.memory.is_empty and not self.overflowed
+
+    def apply(self, write: NamespaceWrite, now_s: float) -> None:
+        self.last_lsn = write.lsn
+        if self.unpublished_since_s is None:
+            self.unpublished_since_s = now_s
+        if self._full_from is not None:
+            self._skipped_lsn = write.lsn
+            return
+        for position, entry in enumerate(write.entries):
+            self.memory.apply(write.lsn, position, entry.operation)
+        self.size_bytes = self.memory.size_bytes
+
+    def existence_before(self) -> tuple[bool | None, int]:
+        """(whether it exists after the last write; None if a manifest as of this LSN or above
+        tells).
+        """
+        if self.overflowed:
+            return None, self.last_lsn
+        known = self.memory.existence()
+        return (None if known is None else known[0]), self.memory.floor_lsn
+
+    def mark_full(self) -> None:
+        """From the next write on."""
+        if self._full_from is None:
+            self._full_from = self.last_lsn + 1
+
+    def learn(self, indexed_lsn: int, now_s: float) -> None:
+        """A manifest that covers everything up to `indexed_lsn` is published."""
+        self.published.learn(indexed_lsn, now_s)
+        self.unpublished_since_s = None if indexed_lsn >= self.last_lsn else now_s
+
+    def evict(self, upto_lsn: int, max_rows: int) -> bool:
+        """True if more is left to do."""
+        more = self.memory.evict(upto_lsn, max_rows)
+        self.size_bytes = self.memory.size_bytes
+        if self._hole_lsn <= upto_lsn:
+            self._hole_lsn = NO_LSN
+        if not more and self._full_from is not None and upto_lsn >= self._full_from - 1:
+            if self._skipped_lsn > upto_lsn:
+                self._hole_lsn = self._skipped_lsn
+            self._full_from = None
+        return more
+
+    def shadow(self, request: FreshRequest) -> tuple[Shadow | None, int | None]:
+        """(what is held above m, the first LSN above m that is not held); None: nothing usable is
+        held.
+        """
+        m = request.manifest_lsn
+        if m < self._hole_lsn:
+            return None, m + 1
+        if self._full_from is not None and m < self._skipped_lsn:
+            return (
+                (self.memory.shadow(request), self._full_from)
+                if m < self._full_from
+                else (None, m + 1)
+            )
+        return self.memory.shadow(request), None

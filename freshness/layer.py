@@ -1,0 +1,257 @@
+"""The freshness layer: holds what the log says above the manifests, and answers queries about it.
+
+A driver feeds it the partitions it owns (`LogConsumer`); queries ask it directly or through
+`freshness.server` (`FreshReader`). Memory follows the feed: what a manifest and the checkpoint
+cover is dropped after a grace time, so that readers who just read an older manifest still find it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ingest.admit import Admitted, admit
+
+from core.clock import Clock
+from core.errors import FirnError, LogMismatch
+from core.feed import CheckpointEvent, FeedEvent, ManifestEvent, ManifestFeed
+from core.indexes import IndexDirectory
+from core.log import NO_LSN, Log, LogRecord
+from core.operations import NamespaceWrite
+from freshness.budget import Budget, MemoryLimits
+from freshness.partition import PartitionMemory
+from freshness.protocol import (
+    FreshAnswer,
+    FreshNamespace,
+    FreshRequest,
+    FreshStatus,
+    FreshUsage,
+    NamespacesAnswer,
+    NamespacesRequest,
+)
+from freshness.sweep import Sweeper, SweepSettings
+from storage.commit import ManifestStore
+from storage.registry import RegistryStore
+
+logger = logging.getLogger(__name__)
+
+# Below this an answer takes less than half a millisecond: a thread's hand-over would cost more.
+INLINE_ROWS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessSettings:
+    """limits: of memory. sweep: when what is published is dropped."""
+
+    limits: MemoryLimits = field(default_factory=MemoryLimits)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessParts:
+    """`log` is asked for its identity and ends only; the driver reads it. `log_epoch`: the
+    catalog's.
+    """
+
+    log: Log
+    directory: IndexDirectory
+    manifests: ManifestStore
+    registries: RegistryStore
+    feed: ManifestFeed
+    clock: Clock
+    log_epoch: int = 0
+
+
+class FreshnessLayer:
+    """A `LogConsumer` and a `FreshReader`. `start` before the first partition is assigned."""
+
+    def __init__(self, parts: FreshnessParts, settings: FreshnessSettings | None = None) -> None:
+        self._parts = parts
+        self._partitions: dict[int, PartitionMemory] = {}
+        settings = settings or FreshnessSettings()
+        self._budget = Budget(settings.limits)
+        self._sweeper = Sweeper(
+            settings.sweep, parts.manifests, parts.registries, parts.clock, self._budget
+        )
+        self._unsubscribe: Callable[[], None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._log_partitions = 0
+
+    async def start(self) -> None:
+        self._unsubscribe = self._parts.feed.subscribe(self._hear)
+        self._sweeping = asyncio.create_task(self._sweep_on(), name="freshness-sweep")
+
+    async def stop(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self.revoke(list(self._partitions), lost=True)
+
+    # --- LogConsumer
+
+    async def assign(self, partition: int) -> int:
+        """Starts at the checkpoint; `LogMismatch` if this is not the log that was indexed."""
+        log = self._parts.log
+        identity = await log.identity()
+        state = await self._parts.registries.newest(partition)
+        start = 0 if state is None else state.checkpoint
+        ours = (identity.log_id, self._parts.log_epoch)
+        if state is not None and (state.log_id, state.log_epoch) != ours:
+            raise LogMismatch(
+                f"partition {partition} was indexed from log {state.log_id}, epoch "
+                f"{state.log_epoch}; this is log {ours[0]}, epoch {ours[1]}"
+            )
+        first, end = await log.start_offset(partition), await log.end_offset(partition)
+        if not first <= start <= end:
+            raise LogMismatch(
+                f"partition {partition} is indexed up to {start}, but the log has [{first}, {end})"
+            )
+        await self.revoke([partition], lost=True)
+        self._log_partitions = identity.partitions
+        self._partitions[partition] = PartitionMemory(partition, start, end)
+        return start
+
+    async def apply(self, partition: int, records: Sequence[LogRecord]) -> None:
+        """Records that the builder rejects or skips change nothing here either."""
+        memory = self._partitions[partition]
+        for record in records:
+            if record.offset < memory.next_offset:
+                continue
+            admitted = await admit(record, self._parts.directory, self._log_partitions)
+            if memory.revoked:
+                return
+            if isinstance(admitted, Admitted):
+                self.apply_write(memory, admitted.write)
+            memory.advance(record.offset + 1)
+
+    def apply_write(self, memory: PartitionMemory, write: NamespaceWrite) -> None:
+        held = memory.apply(write, self._parts.clock.monotonic())
+        self._budget.changed(held)
+
+    def advance(self, partition: int, next_offset: int) -> None:
+        """The driver's word that nothing readable lies below `next_offset` (a transaction's
+        markers).
+        """
+        memory = self._partitions.get(partition)
+        if memory is not None:
+            memory.advance(next_offset)
+
+    async def revoke(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """Nothing is durable here, so losing a partition costs nothing but the memory."""
+        for partition in partitions:
+            memory = self._partitions.pop(partition, None)
+            if memory is not None:
+                memory.revoke()
+                for held in memory.namespaces.values():
+                    self._budget.forget(held)
+
+    def applied(self, partition: int) -> int:
+        return self._partitions[partition].next_offset
+
+    def committable(self, partition: int) -> int:
+        """For people who watch the group: recovery never starts from it."""
+        return self._partitions[partition].checkpoint.newest
+
+    # --- FreshReader
+
+    async def read(self, request: FreshRequest) -> FreshAnswer:
+        memory = await self._reached(
+            request.partition, request.want_lsn, request.manifest_lsn, request.deadline_s
+        )
+        if isinstance(memory, FreshStatus):
+            return FreshAnswer(memory)
+        applied, m = memory.applied_lsn, request.manifest_lsn
+        asked = request.outcome_of
+        outcome = None
+        if asked is not None:
+            outcome = memory.outcome(request.index_id, request.namespace, asked)
+        held = memory.held(request.index_id, request.namespace)
+        floor = memory.forgotten_lsn if held is None else held.memory.floor_lsn
+        if m < floor:
+            status = FreshStatus.UNPROVEN if held is None else FreshStatus.REREAD
+            return FreshAnswer(status, applied, floor, outcome=outcome)
+        if applied < m:
+            return FreshAnswer(FreshStatus.BEHIND, applied, floor, outcome=outcome)
+        if held is None:
+            return FreshAnswer(FreshStatus.OK, applied, floor, outcome=outcome)
+        shadow, overflowed = held.shadow(request)
+        if shadow is None:
+            return FreshAnswer(FreshStatus.OK, applied, floor, overflowed, outcome=outcome)
+        if shadow.rows <= INLINE_ROWS:
+            return shadow.answer(applied, overflowed, outcome)
+        return await asyncio.to_thread(shadow.answer, applied, overflowed, outcome)
+
+    async def namespaces(self, request: NamespacesRequest) -> NamespacesAnswer:
+        memory = await self._reached(
+            request.partition, request.want_lsn, NO_LSN, request.deadline_s
+        )
+        if isinstance(memory, FreshStatus):
+            return NamespacesAnswer(memory)
+        held = [h for (index_id, _), h in memory.namespaces.items() if index_id == request.index_id]
+        known = ((h.namespace, h.memory.existence()) for h in held)
+        return NamespacesAnswer(
+            status=FreshStatus.OK,
+            applied_lsn=memory.applied_lsn,
+            forgotten_lsn=memory.forgotten_lsn,
+            namespaces=tuple(
+                FreshNamespace(name, *said) for name, said in known if said is not None
+            ),
+            held=tuple(h.namespace for h in held),
+        )
+
+    async def usage(self, partition: int) -> FreshUsage:
+        return self._budget.usage()
+
+    # --- for people
+
+    @property
+    def ready(self) -> bool:
+        """Every assigned partition is recovered."""
+        return all(memory.ready for memory in self._partitions.values())
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        return tuple(self._partitions)
+
+    async def sweep(self) -> None:
+        """One round of dropping what is published for long enough."""
+        for memory in list(self._partitions.values()):
+            await self._sweeper.sweep(memory)
+
+    async def _reached(
+        self, partition: int, want_lsn: int, manifest_lsn: int, deadline_s: float
+    ) -> PartitionMemory | FreshStatus:
+        """The partition once it is ready and has applied what is wanted, or when the time is
+        over.
+        """
+        memory = self._partitions.get(partition)
+        if memory is None:
+            return FreshStatus.NOT_OWNER
+        wanted = want_lsn if want_lsn > manifest_lsn else NO_LSN
+        await memory.wait_for(max(wanted, memory.ready_offset - 1), deadline_s)
+        if memory.revoked:
+            return FreshStatus.NOT_OWNER
+        return memory if memory.ready else FreshStatus.NOT_READY
+
+    def _hear(self, event: FeedEvent) -> None:
+        memory = self._partitions.get(event.partition)
+        if memory is None:
+            return
+        now_s = self._parts.clock.monotonic()
+        match event:
+            case ManifestEvent():
+                held = memory.held(event.index_id, event.namespace)
+                if held is not None:
+                    held.learn(event.indexed_lsn, now_s)
+            case CheckpointEvent():
+                memory.learn_checkpoint(event.checkpoint, now_s)
+
+    async def _sweep_on(self) -> None:
+        while True:
+            await self._parts.clock.sleep(self._sweeper.settings.every_s)
+            try:
+                await self.sweep()
+            except FirnError:
+                logger.exception("a sweep failed; memory is kept until the next one")

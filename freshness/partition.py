@@ -1,0 +1,128 @@
+"""One partition as the layer holds it: its namespaces, its position, and who waits for it."""
+
+import asyncio
+import math
+from collections import OrderedDict
+
+from core.operations import (
+    CreateNamespace,
+    DeleteAll,
+    DeleteByFilter,
+    DeleteIds,
+    DeleteNamespace,
+    NamespaceWrite,
+    Operation,
+    Upsert,
+)
+from freshness.aging import Aged
+from freshness.held import HeldNamespace
+from freshness.protocol import Outcome, OutcomeKey
+
+# An outcome is asked for within the deadline of its request; at 1000 such requests a second these
+# are 10 s.
+OUTCOMES_MAX = 10_000
+
+_DECIDED = (CreateNamespace, DeleteNamespace, DeleteIds, DeleteAll, DeleteByFilter)
+
+
+class PartitionMemory:
+    """`ready_offset`: the log's end when the partition was assigned. `forgotten_lsn`: namespaces
+    that are not held may have entries up to here, all of them in published manifests.
+    """
+
+    def __init__(self, partition: int, start: int, ready_offset: int) -> None:
+        self.partition = partition
+        self.next_offset = start
+        self.ready_offset = ready_offset
+        self.forgotten_lsn = start - 1
+        self.checkpoint = Aged()
+        self.checkpoint_news_s = -math.inf
+        self.namespaces: dict[tuple[str, str], HeldNamespace] = {}
+        self.revoked = False
+        self._outcomes: OrderedDict[tuple[str, str, OutcomeKey], Outcome] = OrderedDict()
+        self._waiters: dict[asyncio.Future[None], int] = {}
+
+    @property
+    def applied_lsn(self) -> int:
+        return self.next_offset - 1
+
+    @property
+    def ready(self) -> bool:
+        return self.next_offset >= self.ready_offset
+
+    def held(self, index_id: str, namespace: str) -> HeldNamespace | None:
+        return self.namespaces.get((index_id, namespace))
+
+    def apply(self, write: NamespaceWrite, now_s: float) -> HeldNamespace:
+        key = (write.index_id, write.namespace)
+        held = self.namespaces.get(key)
+        if held is None:
+            held = self.namespaces[key] = HeldNamespace(*key, self.forgotten_lsn)
+        self._decide(held, write)
+        held.apply(write, now_s)
+        return held
+
+    def learn_checkpoint(self, checkpoint: int, now_s: float) -> None:
+        self.checkpoint.learn(checkpoint, now_s)
+        self.checkpoint_news_s = now_s
+
+    def drop(self, held: HeldNamespace) -> None:
+        """Forgets a namespace that holds nothing any more."""
+        assert held.is_empty
+        del self.namespaces[held.index_id, held.namespace]
+        self.forgotten_lsn = max(self.forgotten_lsn, held.memory.floor_lsn)
+
+    def outcome(self, index_id: str, namespace: str, key: OutcomeKey) -> Outcome | None:
+        return self._outcomes.get((index_id, namespace, key))
+
+    def advance(self, next_offset: int) -> None:
+        """Everything below is applied or was nothing for us; wakes who waited for it."""
+        self.next_offset = max(self.next_offset, next_offset)
+        if self._waiters:
+            for waiter, wanted in list(self._waiters.items()):
+                if wanted < self.next_offset and not waiter.done():
+                    waiter.set_result(None)
+
+    def revoke(self) -> None:
+        self.revoked = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait_for(self, lsn: int, deadline_s: float) -> None:
+        """Until `lsn` is applied, the partition is revoked, or the time is over: the caller looks
+        which.
+        """
+        if lsn < self.next_offset or self.revoked or deadline_s <= 0:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = lsn
+        try:
+            await asyncio.wait((waiter,), timeout=deadline_s)
+        finally:
+            del self._waiters[waiter]
+            waiter.cancel()
+
+    def _decide(self, held: HeldNamespace, write: NamespaceWrite) -> None:
+        """Keeps whether the namespace existed before each entry whose client may ask."""
+        if not any(e.request_id and isinstance(e.operation, _DECIDED) for e in write.entries):
+            return
+        known, since = held.existence_before()
+        for entry in write.entries:
+            if entry.request_id and isinstance(entry.operation, _DECIDED):
+                key = OutcomeKey(write.lsn, entry.request_id)
+                outcome = Outcome(write.lsn, known, since)
+                self._outcomes[held.index_id, held.namespace, key] = outcome
+            known = _existence_after(entry.operation, known)
+        while len(self._outcomes) > OUTCOMES_MAX:
+            self._outcomes.popitem(last=False)
+
+
+def _existence_after(operation: Operation, before: bool | None) -> bool | None:
+    match operation:
+        case Upsert() | CreateNamespace():
+            return True
+        case DeleteNamespace():
+            return False
+        case _:
+            return before
