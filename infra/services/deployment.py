@@ -15,9 +15,9 @@ def cache_of(folder: Path) -> Path:
     return folder / "cache"
 
 
-def services_of(folder: Path) -> list[LocalService]:
+def services_of(folder: Path, cache: Path | None = None) -> list[LocalService]:
     """Kafka, S3 and PostgreSQL with their data under `folder`; nothing is started or created."""
-    cache = cache_of(folder)
+    cache = cache or cache_of(folder)
     return [
         kafka.Kafka(folder / "kafka", cache),
         s3.S3(folder / "s3", cache),

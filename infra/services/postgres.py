@@ -8,7 +8,6 @@ who owns the data folder.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import pwd
 import re
@@ -16,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -46,7 +46,7 @@ def binaries() -> Path:
     for pattern in PLACES:
         found = Path("/").glob(pattern.lstrip("/"))
         places += sorted(found, key=_version_in, reverse=True)
-    package = importlib.util.find_spec("pgserver")
+    package = find_spec("pgserver")
     if package is not None and package.origin is not None:
         places.append(Path(package.origin).parent / "pginstall" / "bin")
     for place in places:

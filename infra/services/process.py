@@ -90,7 +90,8 @@ def accepts_connections(port: int) -> bool:
 def birth_of(pid: int) -> str | None:
     """A stamp of when `pid` began, unlike that of any other process; None when it is gone.
 
-    A zombie is gone: it runs no code and holds no port.
+    A zombie is gone, for it holds no port, but only once its last thread is: a killed JVM shows
+    as a zombie for some milliseconds while other threads still have its sockets open.
     """
     proc = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
@@ -100,21 +101,26 @@ def birth_of(pid: int) -> str | None:
         except (FileNotFoundError, ProcessLookupError):
             return None
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
+        state, threads, began = fields[0], int(fields[17]), fields[19]
+        return None if state in "ZX" and threads <= 1 else f"{boot}/{began}"
     listed = subprocess.run(
         ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    state, _, began = listed.stdout.strip().partition(" ")
-    return began.strip() if began and not state.startswith("Z") else None
+    status, _, started = listed.stdout.strip().partition(" ")
+    return started.strip() if started and not status.startswith("Z") else None
 
 
-@dataclass(slots=True)
+# Processes begun by this one, kept until they are polled dead: without that they would stay
+# zombies, and Popen complains when it is collected while its process goes on, as ours should.
+_own_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Child:
     """The one process of a service, remembered in `folder`/pid.json, logging to `folder`/log."""
 
     name: str
     folder: Path
-    _handle: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
@@ -127,13 +133,13 @@ class Child:
     @property
     def pid(self) -> int | None:
         """Pid of the living process, whoever started it; None when it does not run."""
-        if self._handle is not None:
-            self._handle.poll()  # reaps it: otherwise our own dead child would stay a zombie
         try:
             record = json.loads(self._pid_file.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         pid: int = record["pid"]
+        if (own := _own_children.get(pid)) is not None and own.poll() is not None:
+            del _own_children[pid]
         birth = birth_of(pid)
         return pid if birth is not None and birth == record["birth"] else None
 
@@ -161,7 +167,7 @@ class Child:
                 group=group,
                 extra_groups=None if user is None else [],
             )
-        self._handle = handle
+        _own_children[handle.pid] = handle
         record = {"pid": handle.pid, "birth": birth_of(handle.pid)}
         pending = self._pid_file.with_suffix(".new")
         pending.write_text(json.dumps(record))
