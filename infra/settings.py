@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
+from core.limits import REQUEST_BYTES_MAX
 
 PREFIX = "FIRNDB_"
 
@@ -57,7 +58,10 @@ class Settings(BaseSettings):
         None, description="API key to accept from the start; none: one is made and shown once"
     )
     max_request_bytes: int = Field(
-        4 * MIB, ge=1024, description="largest request body; beyond it the answer is 413"
+        REQUEST_BYTES_MAX,
+        ge=1024,
+        le=64 * MIB,
+        description="largest request body; beyond it the answer is 413",
     )
 
     catalog: str | None = Field(

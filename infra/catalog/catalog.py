@@ -5,6 +5,7 @@ All raise `Unavailable` while the database is away. Nothing here is cached: `dir
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -207,7 +208,7 @@ class Catalog:
         return await self._database.write(work)
 
     async def delete_index(self, project_id: str, name: str) -> CatalogIndex:
-        """The index is `DELETED` at once; its data stays until garbage collection.
+        """Returns it as `DELETED`, which it is at once; its data stays until garbage collection.
 
         `NotFound`; `Forbidden` under deletion protection.
         """
@@ -224,9 +225,18 @@ class Catalog:
                 .where(INDEXES.c.index_id == index.info.index_id)
                 .values(state=IndexState.DELETED.value, deleted_ms=self._clock.now_ms())
             )
-            return index
+            return replace(index, info=replace(index.info, state=IndexState.DELETED))
 
         return await self._database.write(work)
+
+    async def drop_index(self, index_id: str) -> None:
+        """Delete an index that never came to serve, whatever its protection says."""
+        statement = (
+            sa.update(INDEXES)
+            .where(INDEXES.c.index_id == index_id, _LIVING)
+            .values(state=IndexState.DELETED.value, deleted_ms=self._clock.now_ms())
+        )
+        await self._database.write(lambda connection: connection.execute(statement))
 
     async def move_index(
         self, index_id: str, ports: range, unusable: Collection[int]

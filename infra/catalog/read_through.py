@@ -50,6 +50,7 @@ class ReadThrough(Generic[V]):
         self._clock = clock
         self._answers: dict[str, _Answer[V]] = {}
         self._asking: dict[str, asyncio.Task[V | None]] = {}
+        self._told = 0
 
     async def get(self, key: str) -> V | None:
         """`Unavailable` when the database is away and no answer is young enough."""
@@ -69,17 +70,22 @@ class ReadThrough(Generic[V]):
         return known.value
 
     def put(self, key: str, value: V | None) -> None:
-        """What the caller knows to be true now."""
+        """What the caller knows to be true now; it outdoes reads that are under way."""
+        self._told += 1
+        self._keep(key, value)
+
+    def clear(self) -> None:
+        """Forget everything: the next question of each key reaches the database."""
+        self._told += 1
+        self._answers.clear()
+
+    def _keep(self, key: str, value: V | None) -> None:
         now = self._clock.monotonic()
         fresh_s = self._lifetimes.absent_s if value is None else self._lifetimes.fresh_s
         self._answers.pop(key, None)
         if len(self._answers) >= self._kept_max:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = _Answer(value, now, now + fresh_s)
-
-    def clear(self) -> None:
-        """Forget everything: the next question of each key reaches the database."""
-        self._answers.clear()
 
     def _may_serve(self, known: _Answer[V]) -> bool:
         age = self._clock.monotonic() - known.read_at
@@ -100,6 +106,9 @@ class ReadThrough(Generic[V]):
             task.exception()  # seen by those who wait; asyncio warns of one that nobody looked at
 
     async def _ask_and_keep(self, key: str) -> V | None:
-        value = await self._read(key)
-        self.put(key, value)
-        return value
+        while True:
+            told = self._told
+            value = await self._read(key)
+            if told == self._told:  # else the value may be from before a put or a clear
+                self._keep(key, value)
+                return value

@@ -1,0 +1,115 @@
+"""The gateway: every route behind one ASGI app, served on the control port and on index ports."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.auth import Gate
+from api.control.routes import IndexRoutes
+from api.edge import Edge
+from api.errors import WrongMethod, response_to
+from api.health import health_router
+from api.living import LivingIndexes
+from api.ports import Reads, Writes
+from api.routing import Router
+from api.server import HttpServer, IndexServers, bind_control
+from api.vectors.namespaces import NamespaceRoutes
+from api.vectors.routes import VectorRoutes
+from core.errors import FirnError, InvalidRequest, NotFound
+from infra.catalog.callers import Callers
+from infra.catalog.catalog import Catalog
+from infra.catalog.directory import CatalogDirectory
+from infra.settings import Settings
+from infra.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What the gateway stands on. `not_ready`: what the process still waits for, None when it may
+    get requests. `sole`: no other process serves this catalog (see `IndexServers`).
+    """
+
+    settings: Settings
+    catalog: Catalog
+    callers: Callers
+    directory: CatalogDirectory
+    writes: Writes
+    reads: Reads
+    metrics: Metrics
+    not_ready: Callable[[], str | None]
+    sole: bool
+    routers: Sequence[APIRouter] = ()
+
+
+class Gateway:
+    """The app and its sockets. `start` returns when the control port and every index answer."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        self._settings = parts.settings
+        self._living = LivingIndexes(parts.catalog, parts.settings)
+        # The server wraps the app, whose control plane opens index ports on the server.
+        self._http = HttpServer(self._serve)
+        self._indexes = IndexServers(
+            self._http, parts.catalog, self._living, parts.settings, sole=parts.sole
+        )
+        self.app: ASGIApp = build_app(parts, self._living, self._indexes)
+
+    async def start(self) -> int:
+        """Returns the control port. `ConfigError` when a port cannot be had."""
+        listener = bind_control(self._settings)
+        port: int = listener.getsockname()[1]
+        await self._http.start(listener)
+        await self._indexes.start()
+        return port
+
+    async def stop(self) -> None:
+        """Let running requests finish, then close every socket."""
+        await self._indexes.stop()
+        await self._http.stop()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers) -> ASGIApp:
+    """The app alone, without sockets."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    gate = Gate(parts.callers)
+    router = Router(gate, living)
+    bytes_max = parts.settings.max_request_bytes
+    indexes = IndexRoutes(gate, parts.catalog, parts.directory, living, servers, parts.settings)
+    for routes in (
+        VectorRoutes(router, parts.writes, parts.reads, bytes_max).router(),
+        NamespaceRoutes(router, parts.writes, parts.reads, bytes_max).router(),
+        indexes.router(),
+        health_router(parts.metrics, parts.not_ready),
+        *parts.routers,
+    ):
+        app.include_router(routes)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(FirnError, _answer_error)
+    app.add_exception_handler(Exception, _answer_error)
+    return Edge(app, parts.metrics, bytes_max)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return response_to(error, request.url.path)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors: no such route, not this method, a body that broke off."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.url.path
+    match status:
+        case 404:
+            return response_to(NotFound(f"There is nothing at {path}"), path)
+        case 405:
+            text = f"{request.method} is not a method of {path}"
+            return response_to(WrongMethod(text), path)
+        case _:
+            return response_to(InvalidRequest(str(error)), path)

@@ -1,0 +1,35 @@
+"""Who sends a request: the `Api-Key` header, or `Authorization: Bearer`."""
+
+from starlette.requests import Request
+
+from core.errors import Forbidden, Unauthenticated
+from infra.catalog.callers import Callers
+from infra.catalog.model import Caller, KeyRole
+
+
+class Gate:
+    """Lets callers in by their API key."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    async def reader(self, request: Request) -> Caller:
+        """Any valid key; `Unauthenticated` otherwise."""
+        return await self._callers.prove(_key_of(request))
+
+    async def writer(self, request: Request) -> Caller:
+        """A valid key that may change things; `Forbidden` for a viewer's."""
+        caller = await self._callers.prove(_key_of(request))
+        if caller.role is not KeyRole.EDITOR:
+            raise Forbidden("This API key may only read.")
+        return caller
+
+
+def _key_of(request: Request) -> str:
+    key = request.headers.get("api-key")
+    if key:
+        return key
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    raise Unauthenticated("Invalid API Key: send one in the Api-Key header")

@@ -1,0 +1,35 @@
+"""A change of an index's configuration, whatever shape it came in."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from api.control.rules import merge_tags
+from core.errors import InvalidRequest
+from infra.catalog.model import CatalogIndex
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChange:
+    """None: leave it as it is. `scaling`: replicas and pod_type of a pod deployment."""
+
+    deletion_protection: bool | None = None
+    tags: dict[str, str] | None = None
+    scaling: dict[str, Any] | None = None
+    read_capacity: dict[str, Any] | None = None
+
+    def apply(self, index: CatalogIndex) -> CatalogIndex:
+        """`InvalidRequest` if the index cannot be changed so."""
+        spec = dict(index.spec)
+        if self.scaling:
+            if spec["deployment"]["deployment_type"] != "pod":
+                raise InvalidRequest("Only an index on pods has replicas and a pod_type to change")
+            spec["deployment"] = {**spec["deployment"], **self.scaling}
+        if self.read_capacity is not None:
+            spec["read_capacity"] = self.read_capacity
+        protected = self.deletion_protection
+        return replace(
+            index,
+            spec=spec,
+            tags=index.tags if self.tags is None else merge_tags(index.tags, self.tags),
+            deletion_protection=index.deletion_protection if protected is None else protected,
+        )

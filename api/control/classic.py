@@ -1,0 +1,214 @@
+"""The index resource up to API 2026-04: `dimension`, `metric`, `vector_type`, `spec`.
+
+Inside, `spec` of the catalog is kept in the newer words: `deployment`, `read_capacity`, `fields`.
+"""
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from api.control import rules
+from api.control.body import decode
+from api.control.change import IndexChange
+from api.errors import NotSupported, Unprocessable
+from core.errors import InvalidRequest, NotFound
+from core.indexes import VectorType
+from core.metric import Metric
+from infra.catalog.model import CatalogIndex, NewIndex, Spec
+
+
+class _Filterable(Struct):
+    filterable: bool = True
+
+
+class _MetadataSchema(Struct):
+    fields: dict[str, _Filterable]
+
+
+class _Serverless(Struct):
+    cloud: str
+    region: str
+    source_collection: str | None = None
+    read_capacity: dict[str, Any] | None = None
+    schema: _MetadataSchema | None = None
+
+
+class _Pod(Struct):
+    environment: str
+    pod_type: str = "p1.x1"
+    replicas: int | None = None
+    shards: int | None = None
+    pods: int | None = None
+    metadata_config: dict[str, Any] | None = None
+    source_collection: str | None = None
+
+
+class _Byoc(Struct):
+    environment: str
+    read_capacity: dict[str, Any] | None = None
+    schema: _MetadataSchema | None = None
+
+
+class _Spec(Struct):
+    serverless: _Serverless | None = None
+    pod: _Pod | None = None
+    byoc: _Byoc | None = None
+
+
+class _Create(Struct):
+    name: str
+    spec: _Spec
+    dimension: int | None = None
+    metric: str | None = None
+    vector_type: str | None = None
+    deletion_protection: str | None = None
+    tags: dict[str, str] | None = None
+
+
+class _PodChange(Struct):
+    replicas: int | UnsetType = UNSET
+    pod_type: str | UnsetType = UNSET
+
+
+class _ServerlessChange(Struct):
+    read_capacity: dict[str, Any] | None = None
+
+
+class _SpecChange(Struct):
+    pod: _PodChange | None = None
+    serverless: _ServerlessChange | None = None
+    byoc: _ServerlessChange | None = None
+
+
+class _Configure(Struct):
+    spec: _SpecChange | None = None
+    deletion_protection: str | None = None
+    tags: dict[str, str] | None = None
+    embed: dict[str, Any] | None = None
+
+
+def parse_create(body: bytes) -> NewIndex:
+    """An index to create. `InvalidRequest`, or `Unprocessable` for a wrong shape."""
+    wanted = decode(body, _Create)
+    vector_type = rules.parse_vector_type(wanted.vector_type or "dense")
+    if vector_type is VectorType.SPARSE:
+        metric = rules.parse_metric(wanted.metric or "dotproduct")
+        if metric is not Metric.DOTPRODUCT:
+            raise InvalidRequest("A sparse index must have the metric dotproduct")
+        if wanted.dimension is not None:
+            raise InvalidRequest("A sparse index must not have a dimension")
+        dimension = None
+    else:
+        metric = rules.parse_metric(wanted.metric or "cosine")
+        dimension = rules.check_dimension(wanted.dimension)
+    return NewIndex(
+        name=rules.check_name(wanted.name),
+        dimension=dimension,
+        metric=metric,
+        vector_type=vector_type,
+        spec=_kept(wanted.spec),
+        deletion_protection=rules.parse_protection(wanted.deletion_protection or "disabled"),
+        tags=rules.check_tags(wanted.tags or {}),
+    )
+
+
+def parse_configure(body: bytes) -> IndexChange:
+    wanted = decode(body, _Configure)
+    if wanted.embed is not None:
+        raise NotSupported("This server has no hosted models: send vectors instead of texts")
+    spec = wanted.spec or _SpecChange()
+    capacity = spec.serverless or spec.byoc or _ServerlessChange()
+    scaling = {}
+    if spec.pod is not None:
+        sent = {"replicas": spec.pod.replicas, "pod_type": spec.pod.pod_type}
+        scaling = {key: value for key, value in sent.items() if value is not UNSET}
+    protection = wanted.deletion_protection
+    return IndexChange(
+        deletion_protection=None if protection is None else rules.parse_protection(protection),
+        tags=wanted.tags,
+        scaling=scaling or None,
+        read_capacity=rules.check_capacity(capacity.read_capacity),
+    )
+
+
+def show(index: CatalogIndex, host: str) -> dict[str, Any]:
+    """The index resource."""
+    shown: dict[str, Any] = {
+        "name": index.info.name,
+        "metric": index.info.metric.value,
+        "host": host,
+        "status": {"ready": True, "state": index.info.state.value},
+        "vector_type": index.info.vector_type.value,
+        "deletion_protection": rules.shown_protection(index.deletion_protection),
+        "spec": _shown_spec(index.spec),
+        "tags": index.tags or None,
+    }
+    if index.info.dimension is not None:
+        shown["dimension"] = index.info.dimension
+    return shown
+
+
+def _kept(spec: _Spec) -> Spec:
+    given = [part for part in (spec.serverless, spec.pod, spec.byoc) if part is not None]
+    if len(given) != 1:
+        raise Unprocessable("spec must have exactly one of serverless, pod and byoc")
+    part = given[0]
+    if getattr(part, "source_collection", None) is not None:
+        raise NotFound("Resource not found: this server has no collections yet")
+    match part:
+        case _Serverless():
+            kept: Spec = {
+                "deployment": {
+                    "deployment_type": "managed",
+                    "cloud": part.cloud,
+                    "region": part.region,
+                }
+            }
+        case _Byoc():
+            kept = {"deployment": {"deployment_type": "byoc", "environment": part.environment}}
+        case _Pod():
+            return _kept_pod(part)
+    read_capacity = rules.check_capacity(part.read_capacity)
+    if read_capacity is not None:
+        kept["read_capacity"] = read_capacity
+    if part.schema is not None:
+        kept["fields"] = {k: {"filterable": v.filterable} for k, v in part.schema.fields.items()}
+    return kept
+
+
+def _kept_pod(pod: _Pod) -> Spec:
+    replicas, shards = pod.replicas or 1, pod.shards or 1
+    if pod.pods not in (None, 1, replicas * shards):
+        raise InvalidRequest(f"pods must be replicas x shards, which is {replicas * shards}")
+    kept: Spec = {
+        "deployment": {
+            "deployment_type": "pod",
+            "environment": pod.environment,
+            "pod_type": pod.pod_type,
+            "replicas": replicas,
+            "shards": shards,
+        }
+    }
+    if pod.metadata_config is not None:
+        kept["metadata_config"] = pod.metadata_config
+    return kept
+
+
+def _shown_spec(spec: Spec) -> dict[str, Any]:
+    deployment = {k: v for k, v in spec["deployment"].items() if k != "deployment_type"}
+    match spec["deployment"]["deployment_type"]:
+        case "pod":
+            deployment["pods"] = deployment["replicas"] * deployment["shards"]
+            if "metadata_config" in spec:
+                deployment["metadata_config"] = spec["metadata_config"]
+            return {"pod": deployment}
+        case "byoc":
+            kind = "byoc"
+        case _:
+            kind = "serverless"
+    if "read_capacity" in spec:
+        deployment["read_capacity"] = {**spec["read_capacity"], "status": {"state": "Ready"}}
+    metadata = {k: v for k, v in spec.get("fields", {}).items() if "type" not in v}
+    if metadata:
+        deployment["schema"] = {"fields": metadata}
+    return {kind: deployment}

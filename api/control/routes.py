@@ -1,0 +1,101 @@
+"""The routes of the control plane: `/indexes`."""
+
+import re
+from types import ModuleType
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.auth import Gate
+from api.control import classic, typed
+from api.living import LivingIndexes
+from api.server import IndexServers
+from infra.catalog.catalog import Catalog
+from infra.catalog.directory import CatalogDirectory
+from infra.catalog.model import CatalogIndex
+from infra.settings import Settings
+
+FIRST_TYPED_VERSION = "2026-07"
+_VERSION = re.compile(r"\d{4}-\d{2}")
+
+
+def shape_of(request: Request) -> ModuleType:
+    """The module that reads and shows index resources as this client knows them."""
+    version = request.headers.get("x-pinecone-api-version", "")
+    newer = _VERSION.fullmatch(version) is not None and version >= FIRST_TYPED_VERSION
+    return typed if newer or version == "unstable" else classic
+
+
+class IndexRoutes:
+    """Creates, shows, changes and deletes the indexes of the caller's project."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        catalog: Catalog,
+        directory: CatalogDirectory,
+        living: LivingIndexes,
+        servers: IndexServers,
+        settings: Settings,
+    ) -> None:
+        self._gate = gate
+        self._catalog = catalog
+        self._directory = directory
+        self._living = living
+        self._servers = servers
+        self._ports = settings.port_range if settings.port_per_index else None
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+        router.add_api_route("/indexes", self.list, methods=["GET"])
+        router.add_api_route("/indexes", self.create, methods=["POST"])
+        router.add_api_route("/indexes/{name}", self.describe, methods=["GET"])
+        router.add_api_route("/indexes/{name}", self.configure, methods=["PATCH"])
+        router.add_api_route("/indexes/{name}", self.delete, methods=["DELETE"])
+        return router
+
+    async def list(self, request: Request) -> Response:
+        caller = await self._gate.reader(request)
+        living = await self._catalog.living_indexes(caller.project_id)
+        shape = shape_of(request)
+        shown = [shape.show(index, self._host_of(index, request)) for index in living]
+        return _json({"indexes": shown})
+
+    async def create(self, request: Request) -> Response:
+        caller = await self._gate.writer(request)
+        new = shape_of(request).parse_create(await request.body())
+        index = await self._catalog.create_index(caller.project_id, new, self._ports)
+        index = await self._servers.created(index)
+        self._directory.remember(index.info)
+        return self._shown(index, request, 201)
+
+    async def describe(self, request: Request, name: str) -> Response:
+        caller = await self._gate.reader(request)
+        return self._shown(await self._catalog.index(caller.project_id, name), request, 200)
+
+    async def configure(self, request: Request, name: str) -> Response:
+        caller = await self._gate.writer(request)
+        change = shape_of(request).parse_configure(await request.body())
+        index = await self._catalog.configure_index(caller.project_id, name, change.apply)
+        return self._shown(index, request, 202)
+
+    async def delete(self, request: Request, name: str) -> Response:
+        """Gone for every reader at once; its bytes go with garbage collection."""
+        caller = await self._gate.writer(request)
+        index = await self._catalog.delete_index(caller.project_id, name)
+        self._directory.remember(index.info)
+        await self._servers.deleted(index)
+        return Response(status_code=202)
+
+    def _shown(self, index: CatalogIndex, request: Request, status: int) -> Response:
+        resource = shape_of(request).show(index, self._host_of(index, request))
+        return _json(resource, status)
+
+    def _host_of(self, index: CatalogIndex, request: Request) -> str:
+        return self._living.names.url_of(index, request.headers.get("host"))
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json")

@@ -1,0 +1,217 @@
+"""The index resource since API 2026-07: `schema.fields`, `deployment`, `read_capacity`.
+
+The fields `_values` (dense) and `_sparse_values` (sparse) are those that the vectors API addresses.
+Fields of other names that hold vectors or texts make a document index, which this server has not.
+"""
+
+import secrets
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from api.control import rules
+from api.control.body import decode
+from api.control.change import IndexChange
+from api.errors import NotSupported, Unprocessable
+from core.errors import InvalidRequest
+from core.indexes import VectorType
+from core.metric import Metric
+from infra.catalog.model import CatalogIndex, NewIndex, Spec
+
+DENSE_FIELD = "_values"
+SPARSE_FIELD = "_sparse_values"
+
+_SEARCHED = ("full_text_search", "embed", "sparse_embed")
+_PLAIN_TYPES = ("string_list", "boolean", "integer", "float")
+
+
+class _Managed(Struct, tag_field="deployment_type", tag="managed"):
+    cloud: str = "aws"
+    region: str = "us-east-1"
+    environment: str | None = None
+
+
+class _Pod(Struct, tag_field="deployment_type", tag="pod"):
+    environment: str
+    pod_type: str = "p1.x1"
+    replicas: int = 1
+    shards: int = 1
+
+
+class _Byoc(Struct, tag_field="deployment_type", tag="byoc"):
+    environment: str
+
+
+class _Schema(Struct):
+    fields: dict[str, dict[str, Any]]
+
+
+class _Create(Struct):
+    schema: _Schema
+    name: str | None = None
+    deployment: _Managed | _Pod | _Byoc | None = None
+    read_capacity: dict[str, Any] | None = None
+    deletion_protection: str | None = None
+    tags: dict[str, str] | None = None
+    cmek_id: str | None = None
+
+
+class _Dense(Struct):
+    dimension: int
+    metric: str = "cosine"
+    description: str | None = None
+
+
+class _Scaling(Struct):
+    replicas: int | UnsetType = UNSET
+    pod_type: str | UnsetType = UNSET
+
+
+class _Configure(Struct):
+    deployment: _Scaling | None = None
+    schema: _Schema | None = None
+    read_capacity: dict[str, Any] | None = None
+    deletion_protection: str | None = None
+    tags: dict[str, str] | None = None
+
+
+def parse_create(body: bytes) -> NewIndex:
+    """An index to create; one without a name is given one. Errors as in `classic`."""
+    wanted = decode(body, _Create)
+    if wanted.cmek_id is not None:
+        raise NotSupported("This server does not encrypt with customers' keys: leave out cmek_id")
+    fields = wanted.schema.fields
+    _check_fields(fields)
+    if DENSE_FIELD in fields:
+        dense = _dense_of(fields[DENSE_FIELD])
+        dimension: int | None = rules.check_dimension(dense.dimension)
+        metric, vector_type = rules.parse_metric(dense.metric), VectorType.DENSE
+        if SPARSE_FIELD in fields and metric is not Metric.DOTPRODUCT:
+            raise InvalidRequest("Dense and sparse values in one index need the metric dotproduct")
+    else:
+        dimension, metric, vector_type = None, Metric.DOTPRODUCT, VectorType.SPARSE
+    return NewIndex(
+        name=rules.check_name(wanted.name or f"index-{secrets.token_hex(5)}"),
+        dimension=dimension,
+        metric=metric,
+        vector_type=vector_type,
+        spec=_kept(wanted),
+        deletion_protection=rules.parse_protection(wanted.deletion_protection or "disabled"),
+        tags=rules.check_tags(wanted.tags or {}),
+    )
+
+
+def parse_configure(body: bytes) -> IndexChange:
+    wanted = decode(body, _Configure)
+    if wanted.schema is not None:
+        raise InvalidRequest(
+            "The schema of an index cannot change: metadata is indexed without being declared"
+        )
+    scaling = {}
+    if wanted.deployment is not None:
+        sent = {"replicas": wanted.deployment.replicas, "pod_type": wanted.deployment.pod_type}
+        scaling = {key: value for key, value in sent.items() if value is not UNSET}
+    protection = wanted.deletion_protection
+    return IndexChange(
+        deletion_protection=None if protection is None else rules.parse_protection(protection),
+        tags=wanted.tags,
+        scaling=scaling or None,
+        read_capacity=rules.check_capacity(wanted.read_capacity),
+    )
+
+
+def show(index: CatalogIndex, host: str) -> dict[str, Any]:
+    """The index resource."""
+    return {
+        "name": index.info.name,
+        "host": host,
+        "status": {"ready": True, "state": index.info.state.value},
+        "schema": {"fields": _shown_fields(index)},
+        "deployment": index.spec["deployment"],
+        "read_capacity": {
+            **index.spec.get("read_capacity", {"mode": "OnDemand"}),
+            "status": {"state": "Ready"},
+        },
+        "deletion_protection": rules.shown_protection(index.deletion_protection),
+        "tags": index.tags or None,
+    }
+
+
+def _check_fields(fields: dict[str, dict[str, Any]]) -> None:
+    for name, field in fields.items():
+        kind = field.get("type")
+        if name in (DENSE_FIELD, SPARSE_FIELD):
+            wanted = "dense_vector" if name == DENSE_FIELD else "sparse_vector"
+            if kind != wanted:
+                raise Unprocessable(f"The schema field {name} must have the type {wanted}")
+        elif kind is None and "filterable" in field:
+            continue  # metadata as older clients declare it: filterable whether declared or not
+        elif kind == "string" and not any(word in field for word in (*_SEARCHED, "filterable")):
+            raise Unprocessable(
+                f"The string field {name} needs one of {', '.join(_SEARCHED)} or filterable"
+            )
+        elif kind in _PLAIN_TYPES or (kind == "string" and not any(w in field for w in _SEARCHED)):
+            raise InvalidRequest(
+                f"A schema only accepts fields used for search, which {name} is not: metadata is "
+                "indexed without being declared"
+            )
+        elif kind in ("dense_vector", "sparse_vector", "semantic_text", "string"):
+            raise InvalidRequest(
+                f"The field {name} would make a document index, which this server does not have: "
+                f"declare {DENSE_FIELD} or {SPARSE_FIELD} and use the vectors API"
+            )
+        else:
+            raise Unprocessable(f"The schema field {name} has the unknown type {kind!r}")
+    if not fields.keys() & {DENSE_FIELD, SPARSE_FIELD}:
+        raise InvalidRequest(f"The schema needs a field {DENSE_FIELD} or {SPARSE_FIELD}")
+
+
+def _dense_of(field: dict[str, Any]) -> _Dense:
+    try:
+        return msgspec.convert(field, _Dense)
+    except msgspec.ValidationError as error:
+        raise Unprocessable(f"The schema field {DENSE_FIELD} is wrong: {error}") from None
+
+
+def _kept(wanted: _Create) -> Spec:
+    match wanted.deployment or _Managed():
+        case _Managed(cloud=cloud, region=region):
+            deployment: dict[str, Any] = {
+                "deployment_type": "managed",
+                "cloud": cloud,
+                "region": region,
+            }
+        case _Pod(environment=environment, pod_type=pod_type, replicas=replicas, shards=shards):
+            deployment = {
+                "deployment_type": "pod",
+                "environment": environment,
+                "pod_type": pod_type,
+                "replicas": replicas,
+                "shards": shards,
+            }
+        case _Byoc(environment=environment):
+            deployment = {"deployment_type": "byoc", "environment": environment}
+    kept: Spec = {"deployment": deployment}
+    capacity = rules.check_capacity(wanted.read_capacity)
+    if capacity is not None:
+        kept["read_capacity"] = capacity
+    declared = {name: field for name, field in wanted.schema.fields.items() if name != DENSE_FIELD}
+    if DENSE_FIELD not in wanted.schema.fields:
+        declared.pop(SPARSE_FIELD)
+    if declared:
+        kept["fields"] = declared
+    return kept
+
+
+def _shown_fields(index: CatalogIndex) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if index.info.dimension is not None:
+        fields[DENSE_FIELD] = {
+            "type": "dense_vector",
+            "dimension": index.info.dimension,
+            "metric": index.info.metric.value,
+        }
+    else:
+        fields[SPARSE_FIELD] = {"type": "sparse_vector"}
+    return {**fields, **index.spec.get("fields", {})}

@@ -1,0 +1,115 @@
+"""What happens to every request, whatever it asks: an id, bounds, a count, never a traceback.
+
+Plain ASGI: it stands in the way of every query, and frameworks' middleware classes cost 50 us each.
+"""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import is_data_path, response_to
+from core.clock import new_uuid
+from core.errors import Overloaded, TooLarge
+from infra.telemetry import Metrics
+
+REQUEST_ID = "x-pinecone-request-id"
+# Each may hold a body of 4 MiB: 2 GiB at the very worst. Beyond, clients are told to slow down.
+IN_FLIGHT_MAX = 500
+# Of a body that is refused, this much is still read, so that a client that is busy sending gets
+# to read the answer instead of a broken connection.
+DRAIN_BYTES_MAX = 64 << 20
+
+
+class Edge:
+    """Wraps the app. The request's id is in `scope["firn.request_id"]`."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_request_bytes: int) -> None:
+        self._app = app
+        self._max_request_bytes = max_request_bytes
+        self._in_flight = 0
+        self._requests = metrics.counter(
+            "firndb_http_requests_total", "Answered requests", ("plane", "status")
+        )
+        self._seconds = metrics.latency(
+            "firndb_http_request_seconds", "Time from request line to last byte", ("plane",)
+        )
+        metrics.gauge("firndb_http_requests_in_flight", "Requests being answered now").set_function(
+            lambda: self._in_flight
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        exchange = _Exchange(scope, receive, send, self._max_request_bytes)
+        self._in_flight += 1
+        try:
+            await self._answer(exchange)
+        finally:
+            self._in_flight -= 1
+            plane = "data" if is_data_path(scope["path"]) else "control"
+            self._requests.labels(plane, str(exchange.status)).inc()
+            self._seconds.labels(plane).observe(time.perf_counter() - began)
+
+    async def _answer(self, exchange: "_Exchange") -> None:
+        scope = exchange.scope
+        try:
+            if self._in_flight > IN_FLIGHT_MAX:
+                raise Overloaded(f"{IN_FLIGHT_MAX} requests are being served; try again soon")
+            await exchange.check_announced_size()
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            if exchange.complete:
+                return  # Starlette raises again what its handler has logged and answered
+            if exchange.status:
+                raise  # half an answer is out: only breaking the connection tells the client
+            await response_to(error, scope["path"])(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request and its answer, watched on their way through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self.scope = scope
+        self.status = 0
+        self.complete = False
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._received = 0
+        self._request_id = new_uuid()
+        scope["firn.request_id"] = self._request_id
+
+    async def check_announced_size(self) -> None:
+        headers: list[tuple[bytes, bytes]] = self.scope["headers"]
+        announced = next((value for name, value in headers if name == b"content-length"), b"0")
+        if announced.isdigit() and int(announced) > self._limit:
+            await self._refuse_body()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > self._limit:
+            await self._refuse_body(message.get("more_body", False))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"].append((REQUEST_ID.encode(), self._request_id.encode()))
+        elif not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+    async def _refuse_body(self, more: bool = True) -> None:
+        self._received = 0
+        while more and self._received < DRAIN_BYTES_MAX:
+            message = await self._receive()
+            self._received += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        self._received = 0
+        raise TooLarge(
+            f"Request size exceeds the maximum supported size of {self._limit} bytes: "
+            "send less at once"
+        )

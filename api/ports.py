@@ -1,0 +1,69 @@
+"""What the data plane's routes need behind them: the write path and `query.service` implement it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from core.indexes import IndexInfo
+from core.operations import Operation
+from query.model import (
+    FetchResult,
+    ListResult,
+    NamespaceResult,
+    NamespacesResult,
+    QueryRequest,
+    QueryResult,
+    ReadOptions,
+    StatsResult,
+    WriteOutcome,
+)
+
+
+class Writes(Protocol):
+    async def write(
+        self,
+        index: IndexInfo,
+        namespace: str,
+        operations: Sequence[Operation],
+        *,
+        request_id: str,
+    ) -> int:
+        """Write to the log; returns the LSN once that is durable.
+
+        `Unavailable` when the log is away, `Overloaded` when it cannot keep up, `TooLarge`.
+        """
+
+
+class Reads(Protocol):
+    """`query.service.QueryService`, whose docstrings are the contract."""
+
+    async def query(
+        self, index: IndexInfo, namespace: str, request: QueryRequest
+    ) -> QueryResult: ...
+
+    async def fetch(
+        self, index: IndexInfo, namespace: str, ids: Sequence[str], options: ReadOptions
+    ) -> FetchResult: ...
+
+    async def list_ids(
+        self,
+        index: IndexInfo,
+        namespace: str,
+        prefix: str,
+        limit: int,
+        token: str | None,
+        options: ReadOptions,
+    ) -> ListResult: ...
+
+    async def stats(self, index: IndexInfo, options: ReadOptions) -> StatsResult: ...
+
+    async def namespaces(
+        self, index: IndexInfo, prefix: str, limit: int, token: str | None, options: ReadOptions
+    ) -> NamespacesResult: ...
+
+    async def describe_namespace(
+        self, index: IndexInfo, namespace: str, options: ReadOptions
+    ) -> NamespaceResult: ...
+
+    async def outcome(
+        self, index: IndexInfo, namespace: str, lsn: int, request_id: str, deadline_s: float | None
+    ) -> WriteOutcome: ...

@@ -1,0 +1,1 @@
+"""The data plane: records and namespaces of one index."""

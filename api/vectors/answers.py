@@ -1,0 +1,103 @@
+"""Answers of the data plane as Pinecone's JSON, bounded in size."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from core.errors import InvalidRequest
+from core.limits import QUERY_RESULT_BYTES_MAX
+from core.records import Metadata, Record, SparseValues, Vector
+from query.model import Cost, Match, NamespaceStats
+
+# Pinecone names no bound for a fetch. 1,000 records of 1,536 dimensions are 35 MB as JSON.
+FETCH_RESULT_BYTES_MAX = 64 << 20
+
+
+def json_response(
+    body: object, headers: Mapping[str, str] | None = None, status: int = 200
+) -> Response:
+    return raw_response(orjson.dumps(body), headers, status)
+
+
+def raw_response(
+    body: bytes, headers: Mapping[str, str] | None = None, status: int = 200
+) -> Response:
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+def query_body(matches: Iterable[Match], namespace: str, cost: Cost, explain: bool) -> bytes:
+    """The answer of a query. `InvalidRequest` beyond Pinecone's 4 MB."""
+    listed = _joined((_match(m) for m in matches), QUERY_RESULT_BYTES_MAX, "ask for a lower topK")
+    rest: dict[str, Any] = {"namespace": namespace, "usage": usage(cost)}
+    if explain:
+        rest["firndb"] = {"cost": asdict(cost)}
+    return b'{"matches":[' + listed + b"]," + orjson.dumps(rest)[1:]
+
+
+def fetch_body(records: Mapping[str, Record], namespace: str, cost: Cost) -> bytes:
+    """The answer of a fetch. `InvalidRequest` when it gets too big."""
+    parts = (
+        orjson.dumps(record_id) + b":" + _vector(record) for record_id, record in records.items()
+    )
+    listed = _joined(parts, FETCH_RESULT_BYTES_MAX, "fetch fewer ids")
+    rest = orjson.dumps({"namespace": namespace, "usage": usage(cost)})
+    return b'{"vectors":{' + listed + b"}," + rest[1:]
+
+
+def usage(cost: Cost) -> dict[str, int]:
+    return {"readUnits": cost.read_units}
+
+
+def namespace_body(namespace: NamespaceStats, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "record_count": namespace.record_count,
+        "size_bytes": namespace.size_bytes,
+    }
+
+
+def _joined(parts: Iterable[bytes], bytes_max: int, instead: str) -> bytes:
+    kept: list[bytes] = []
+    size = 0
+    for part in parts:
+        size += len(part) + 1
+        if size > bytes_max:
+            raise InvalidRequest(
+                f"The result is larger than the maximum of {bytes_max} bytes: {instead}, or leave "
+                "out values and metadata"
+            )
+        kept.append(part)
+    return b",".join(kept)
+
+
+def _match(match: Match) -> bytes:
+    return _dumps(
+        {"id": match.id, "score": match.score}, match.values, match.sparse, match.metadata
+    )
+
+
+def _vector(record: Record) -> bytes:
+    return _dumps({"id": record.id}, record.values, record.sparse, record.metadata or None)
+
+
+def _dumps(
+    fields: dict[str, Any],
+    values: Vector | None,
+    sparse: SparseValues | None,
+    metadata: Metadata | None,
+) -> bytes:
+    """`values` is always there, empty if there are none: clients' decoders want one of the two."""
+    fields["values"] = values if values is not None else ()
+    if sparse is not None:
+        fields["sparseValues"] = {"indices": sparse.indices, "values": sparse.values}
+    if metadata is not None:
+        fields["metadata"] = metadata
+    return orjson.dumps(fields, default=_strided, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _strided(value: Any) -> Any:
+    """orjson only takes contiguous arrays; a vector may be a view into a file."""
+    return value.tolist()

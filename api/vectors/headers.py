@@ -1,0 +1,76 @@
+"""Headers of the data plane: what a read may ask for, and what every answer says of its age."""
+
+from starlette.requests import Request
+
+from core.errors import InvalidRequest
+from core.indexes import DEFAULT_NAMESPACE
+from core.log import NO_LSN
+from query.model import Consistency, Freshness, ReadOptions
+
+CONSISTENCY = "x-firndb-consistency"
+MIN_LSN = "x-firndb-min-lsn"
+EXHAUSTIVE = "x-firndb-exhaustive"
+EXPLAIN = "x-firndb-explain"
+STALE = "x-firndb-stale"
+OVERFLOWED = "x-firndb-overflowed"
+OUTCOME = "x-firndb-outcome"
+
+# Before it, clients knew the default namespace as "".
+DEFAULT_HAS_NAME_SINCE = "2025-04"
+
+
+def read_options(request: Request) -> ReadOptions:
+    """`InvalidRequest` for values that mean nothing."""
+    asked = request.headers.get(CONSISTENCY)
+    consistency = Consistency.DEFAULT
+    if asked is not None:
+        try:
+            consistency = Consistency(asked)
+        except ValueError:
+            known = ", ".join(c.value for c in Consistency)
+            raise InvalidRequest(f"{CONSISTENCY} must be one of {known}, not {asked!r}") from None
+    return ReadOptions(consistency=consistency, min_lsn=_min_lsn(request))
+
+
+def is_set(request: Request, header: str) -> bool:
+    return request.headers.get(header, "").lower() in ("true", "1")
+
+
+def written(lsn: int) -> dict[str, str]:
+    """Headers of an acknowledged write. The second is the older name of the same."""
+    return {"x-pinecone-request-lsn": str(lsn), "x-pinecone-lsn-committed": str(lsn)}
+
+
+def decided(existed: bool | None) -> dict[str, str]:
+    """Marks an answer to a write whose outcome could not be waited for."""
+    return {OUTCOME: "unknown"} if existed is None else {}
+
+
+def seen(freshness: Freshness) -> dict[str, str]:
+    """Headers of an answer that has seen every write up to its LSN."""
+    headers = {}
+    if freshness.lsn != NO_LSN:
+        headers["x-pinecone-max-indexed-lsn"] = str(freshness.lsn)
+        headers["x-pinecone-lsn-reconciled"] = str(freshness.lsn)
+    if freshness.stale:
+        headers[STALE] = "true"
+    if freshness.overflowed:
+        headers[OVERFLOWED] = "true"
+    return headers
+
+
+def shown_namespace(request: Request, namespace: str) -> str:
+    """The name as this client's API version knows it; no version is the newest."""
+    version = request.headers.get("x-pinecone-api-version", DEFAULT_HAS_NAME_SINCE)
+    if namespace == DEFAULT_NAMESPACE and version < DEFAULT_HAS_NAME_SINCE:
+        return ""
+    return namespace
+
+
+def _min_lsn(request: Request) -> int | None:
+    asked = request.headers.get(MIN_LSN)
+    if asked is None:
+        return None
+    if not asked.isascii() or not asked.isdigit() or len(asked) > 18:
+        raise InvalidRequest(f"{MIN_LSN} must be an LSN that a write has returned, not {asked!r}")
+    return int(asked)

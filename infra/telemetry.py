@@ -1,0 +1,88 @@
+"""What a process says of itself: log lines on stderr, and metrics that Prometheus collects."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+# Seconds. From a query in memory (1 ms) to the longest deadline (25 s), about three a decade.
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+def configure_logging(level: str, style: Literal["text", "json"]) -> None:
+    """Send every logger to stderr, one line or one JSON object per message. May be called again."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if style == "json" else TextLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # They tell of every request and every connection; our own request log says it once.
+    for chatty in ("uvicorn", "alembic", "aiobotocore", "botocore", "s3fs", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class TextLines(logging.Formatter):
+    """`12:30:01.123 warning api.server: port 8081 is taken`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        line = f"{at} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        return line if not record.exc_info else f"{line}\n{self.formatException(record.exc_info)}"
+
+
+class JsonLines(logging.Formatter):
+    """One object per line: at (UTC, ISO 8601), level, logger, message, error if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return orjson.dumps(fields).decode()
+
+
+class Metrics:
+    """One process's metrics. Asking for a name twice gives the same metric.
+
+    Names start with `firndb_`; labels have few values (never an id, a namespace or a path).
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._known: dict[str, MetricWrapperBase] = {}
+
+    def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
+        return self._known_or(name, Counter, meaning, labels)
+
+    def gauge(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+        return self._known_or(name, Gauge, meaning, labels)
+
+    def latency(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Histogram:
+        """A histogram of seconds."""
+        known = self._known.get(name)
+        if isinstance(known, Histogram):
+            return known
+        made = Histogram(name, meaning, labels, registry=self._registry, buckets=LATENCY_BUCKETS_S)
+        self._known[name] = made
+        return made
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _known_or(self, name: str, kind: type[M], meaning: str, labels: Sequence[str]) -> M:
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = kind(name, meaning, labels, registry=self._registry)
+        if not isinstance(known, kind):
+            raise TypeError(f"metric {name} is a {type(known).__name__}, not a {kind.__name__}")
+        return known
