@@ -40,8 +40,8 @@ def ranking(metric: Metric, vectors: F32, query: F32, norms: F32 | None = None) 
         lengths = norms if norms is not None else row_norms(metric, vectors)
         if metric is Metric.COSINE:
             # a query of unit length, so that tiny ones do not vanish in the products
-            unit = (query / np.linalg.norm(query.astype(np.float64))).astype(np.float32)
-            cosines: F32 = np.matmul(vectors, unit) / lengths
+            length = np.linalg.norm(query.astype(np.float64)) or 1.0
+            cosines: F32 = np.matmul(vectors, (query / length).astype(np.float32)) / lengths
             return cosines
         distances: F32 = 2 * np.matmul(vectors, query) - lengths - np.float32(query @ query)
         return distances
@@ -62,7 +62,7 @@ def exact_scores(metric: Metric, vectors: F32, query: F32) -> F64:
     """(n,) float64 scores as reported, the same to the last bit wherever a row is stored.
 
     The sum runs in float64 along each row alone, so neither the row's neighbours nor its alignment
-    count.
+    count. The cosine with an all-zero query (records are never all zero) is 0.
     """
     rows = np.ascontiguousarray(vectors, dtype=np.float64)
     target = query.astype(np.float64)
@@ -74,5 +74,5 @@ def exact_scores(metric: Metric, vectors: F32, query: F32) -> F64:
     if metric is Metric.DOTPRODUCT:
         return products
     lengths = np.sqrt((rows * rows).sum(axis=1)) * np.sqrt((target * target).sum())
-    cosines: F64 = np.clip(products / lengths, -1.0, 1.0)
+    cosines: F64 = np.clip(products / np.where(lengths == 0, 1.0, lengths), -1.0, 1.0)
     return cosines

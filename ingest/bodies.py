@@ -1,0 +1,112 @@
+"""The data plane's request bodies as typed structs: Pinecone's camelCase fields on the wire, ours
+inside.
+
+The same structs describe the entries of the log (`ingest.wire`). What they say is checked in
+`ingest.validate`. Wherever a list of numbers stands, bytes may stand as well: little-endian float32
+(uint32 for indices), which is the canonical form in msgpack; in JSON they are base64.
+"""
+
+import re
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from core.errors import InvalidRequest, TooLarge
+from core.limits import REQUEST_BYTES_MAX, SPARSE_INDEX_MAX
+
+SparseIndex = Annotated[int, msgspec.Meta(ge=0, le=SPARSE_INDEX_MAX)]
+
+_Body = TypeVar("_Body", bound=msgspec.Struct)
+
+
+class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Sparse values: unique indices in any order, and as many values."""
+
+    indices: bytes | list[SparseIndex]
+    values: bytes | list[float]
+
+
+class VectorBody(
+    msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
+):
+    """One record of an upsert: dense `values`, `sparseValues` or both, as the index demands."""
+
+    id: str
+    values: bytes | list[float] | None = None
+    sparse_values: SparseBody | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class UpsertBody(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Writes whole records; what was there under their ids is replaced."""
+
+    vectors: list[VectorBody]
+    namespace: str | None = None
+
+
+class Update(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Changes one record by `id`, or the metadata of all that match `filter`."""
+
+    id: str | None = None
+    filter: dict[str, Any] | None = None
+    values: bytes | list[float] | None = None
+    sparse_values: SparseBody | None = None
+    set_metadata: dict[str, Any] | None = None
+    namespace: str | None = None
+
+
+class UpdateBody(Update, kw_only=True, rename="camel"):
+    """`dryRun` counts what a filter matches and writes nothing; an update by id ignores it."""
+
+    dry_run: bool = False
+
+
+class DeleteBody(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """Deletes by `ids`, by `filter`, or everything in the namespace."""
+
+    ids: list[str] | None = None
+    delete_all: bool = False
+    filter: dict[str, Any] | None = None
+    namespace: str | None = None
+
+
+class QueryBody(msgspec.Struct, kw_only=True, rename="camel"):
+    """Searches by `vector`, by the vector of the record `id`, or by `sparseVector`."""
+
+    top_k: int
+    vector: bytes | list[float] | None = None
+    id: str | None = None
+    sparse_vector: SparseBody | None = None
+    filter: dict[str, Any] | None = None
+    include_values: bool = False
+    include_metadata: bool = False
+    namespace: str | None = None
+
+
+def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_MAX) -> _Body:
+    """A JSON body as `kind`. `TooLarge` beyond `bytes_max`; `InvalidRequest` naming the place."""
+    if len(body) > bytes_max:
+        raise TooLarge(
+            f"The request is {len(body)} bytes, which exceeds the limit of {bytes_max} bytes; "
+            "send fewer or smaller records at once."
+        )
+    try:
+        decoder: msgspec.json.Decoder[_Body] = _json_decoder(kind)
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"Invalid request body{place(error)}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from error
+
+
+def place(error: msgspec.ValidationError) -> str:
+    """msgspec's own message turned round: ` at vectors[0].id: expected `str`, got `int`.`"""
+    found = re.fullmatch(r"(?s)(.*) - at `\$\.?(.*)`", str(error))
+    what, where = (found[1], f" at {found[2]}") if found and found[2] else (str(error), "")
+    return f"{where}: {what[:1].lower()}{what[1:]}."
+
+
+@cache
+def _json_decoder(kind: type[Any]) -> "msgspec.json.Decoder[Any]":
+    return msgspec.json.Decoder(kind)
