@@ -127,6 +127,15 @@ def plan(manifest: Manifest, limits: CompactionLimits) -> Compaction | None:
     return job or _merge_runs(manifest, limits)
 
 
+def may_need_compaction(manifest: Manifest, limits: CompactionLimits) -> bool:
+    """A quick look without opening a bitmap: False only if `plan` has nothing to do."""
+    if len(manifest.files) <= 1 and len(manifest.id_runs) <= limits.runs:
+        live_bytes = manifest.record_count * manifest.dimension * 4
+        worn = any(_many_dead(f.dead_count, f.rows, limits) for f in manifest.files)
+        return worn or bool(manifest.centroids) or live_bytes > limits.split_bytes
+    return True
+
+
 def delta_debt(manifest: Manifest, limits: CompactionLimits) -> float:
     """Deltas over the bound, as a fraction of it; 0 at rest."""
     return max(0, len(_deltas(manifest)) - limits.deltas) / limits.deltas

@@ -1,0 +1,200 @@
+"""Folding log entries, in order, over what is already in files: the state that a flush makes true.
+
+A namespace's state while folding is an *overlay* (new version or None by id) over *base rows* (rows
+of the committed files that are not dead). An id in the overlay has no base row any more: it is
+marked dead before anything looks at base rows again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from pyroaring import BitMap
+
+from core.filters.row import matches
+from core.filters.statistics import may_match
+from core.log import NO_LSN
+from core.operations import (
+    CreateNamespace,
+    DeleteAll,
+    DeleteByFilter,
+    DeleteIds,
+    DeleteNamespace,
+    NamespaceWrite,
+    Operation,
+    UpdateByFilter,
+    UpdateById,
+    Upsert,
+)
+from core.records import StoredRecord
+from core.replay import apply_to
+from storage.file_reader import FileReader
+from storage.manifest import DataFile, Manifest
+from storage.namespace import NamespaceReader
+
+FilterOperation = UpdateByFilter | DeleteByFilter
+Step = tuple[int, Operation]
+
+
+class Fold:
+    """One batch over one manifest. `run` once, then read the results.
+
+    exists: whether there is a namespace afterwards; generation: LSN of the first entry of its
+    present life (of the last one, if it is gone). overlay: by id the new version, or None.
+    keeps_base: False when everything committed is gone; otherwise `dead` has for each file of the
+    manifest its dead rows.
+    """
+
+    def __init__(self, manifest: Manifest | None, base: NamespaceReader | None) -> None:
+        """`base` reads `manifest`; both are None before the namespace's first one."""
+        alive = manifest is not None and not manifest.deleted
+        self.exists = alive
+        self.generation = NO_LSN if manifest is None else manifest.generation
+        self.overlay: dict[str, StoredRecord | None] = {}
+        self.keeps_base = alive
+        self._files: Sequence[DataFile] = manifest.files if manifest is not None and alive else ()
+        self.dead = [file.dead_rows() for file in self._files]
+        self._reader = base
+        self._unplaced: set[str] = set()
+        self._read: dict[str, tuple[int, int, StoredRecord]] = {}
+
+    async def run(self, writes: Iterable[NamespaceWrite]) -> None:
+        for steps, last in _stretches(writes):
+            await self._read_base(steps)
+            await asyncio.to_thread(self._apply, steps)
+            if last is not None and self.exists:
+                await self._place()
+                await self._apply_filter(*last)
+        await self._place()
+
+    @property
+    def _base(self) -> NamespaceReader:
+        assert self._reader is not None, "committed rows have a reader"
+        return self._reader
+
+    def records(self) -> list[StoredRecord]:
+        """What the overlay adds, in the order in which the ids first came."""
+        return [stored for stored in self.overlay.values() if stored is not None]
+
+    def _apply(self, steps: Sequence[Step]) -> None:
+        for lsn, operation in steps:
+            match operation:
+                case Upsert(records=records):
+                    self._begin(lsn)
+                    for record in records:
+                        self._put(record.id, StoredRecord(record, lsn))
+                case CreateNamespace():
+                    self._begin(lsn)
+                case UpdateById(id=name) if self.exists:
+                    current = self._current(name)
+                    if current is not None:
+                        after = apply_to(current.record, operation)
+                        assert after is not None, "an update deletes nothing"
+                        self._put(name, StoredRecord(after, lsn))
+                case DeleteIds(ids=ids) if self.exists:
+                    for name in ids:
+                        self._put(name, None)
+                case DeleteAll() if self.exists:
+                    self._clear()
+                case DeleteNamespace() if self.exists:
+                    self._clear()
+                    self.exists = False
+                case _:
+                    pass  # nothing to change in a namespace that is not there
+
+    def _begin(self, lsn: int) -> None:
+        if not self.exists:
+            self.exists = True
+            self.generation = lsn
+
+    def _clear(self) -> None:
+        self.overlay.clear()
+        self._unplaced.clear()
+        self._read.clear()
+        self.keeps_base = False
+
+    def _put(self, name: str, stored: StoredRecord | None) -> None:
+        if self.keeps_base and name not in self.overlay:
+            self._unplaced.add(name)
+        if stored is None and not self.keeps_base:
+            self.overlay.pop(name, None)
+        else:
+            self.overlay[name] = stored
+
+    def _current(self, name: str) -> StoredRecord | None:
+        if name in self.overlay:
+            return self.overlay[name]
+        if not self.keeps_base or name not in self._read:
+            return None
+        file, row, stored = self._read[name]
+        return None if row in self.dead[file] else stored
+
+    async def _read_base(self, steps: Sequence[Step]) -> None:
+        """Base rows of all ids that the stretch may patch, in one batch."""
+        if not self.keeps_base:
+            return
+        wanted = {op.id for _, op in steps if isinstance(op, UpdateById)}
+        wanted -= self.overlay.keys() | self._read.keys()
+        by_file: dict[int, list[int]] = {}
+        for at in (await self._base.locate(sorted(wanted))).values():
+            if at.row not in self.dead[at.file]:
+                by_file.setdefault(at.file, []).append(at.row)
+        for file, rows in by_file.items():
+            opened = await self._base.file(file)
+            taken = await asyncio.to_thread(opened.take, np.array(rows, dtype=np.int64))
+            for number, row in enumerate(rows):
+                self._read[taken.ids[number]] = (file, row, taken.stored(number))
+
+    async def _place(self) -> None:
+        """Mark dead the base rows of the ids that the overlay has taken over."""
+        if self._unplaced and self.keeps_base:
+            for at in (await self._base.locate(sorted(self._unplaced))).values():
+                self.dead[at.file].add(at.row)
+        self._unplaced.clear()
+
+    async def _apply_filter(self, lsn: int, operation: FilterOperation) -> None:
+        await asyncio.to_thread(self._filter_overlay, lsn, operation)
+        if not self.keeps_base:
+            return
+        for number, file in enumerate(self._files):
+            if len(self.dead[number]) == file.rows:
+                continue
+            if may_match(operation.filter, file.statistics, file.rows):
+                opened = await self._base.file(number)
+                await asyncio.to_thread(self._filter_base, number, opened, lsn, operation)
+
+    def _filter_overlay(self, lsn: int, operation: FilterOperation) -> None:
+        for name, stored in list(self.overlay.items()):
+            if stored is None or not matches(operation.filter, stored.record.metadata):
+                continue
+            after = apply_to(stored.record, operation)
+            self._put(name, None if after is None else StoredRecord(after, lsn))
+
+    def _filter_base(
+        self, number: int, opened: FileReader, lsn: int, operation: FilterOperation
+    ) -> None:
+        hit = np.flatnonzero(opened.columns.mask(operation.filter)).astype(np.int64)
+        rows = np.array([r for r in hit.tolist() if r not in self.dead[number]], dtype=np.int64)
+        self.dead[number] |= BitMap(rows.tolist())
+        if isinstance(operation, UpdateByFilter) and len(rows):
+            taken = opened.take(rows)
+            for row in range(len(taken)):
+                after = apply_to(taken.stored(row).record, operation)
+                assert after is not None, "an update deletes nothing"
+                self.overlay[after.id] = StoredRecord(after, lsn)
+
+
+def _stretches(
+    writes: Iterable[NamespaceWrite],
+) -> Iterator[tuple[list[Step], tuple[int, FilterOperation] | None]]:
+    """Steps that need no filter on base rows, and the filter operation that ends them, if any."""
+    steps: list[Step] = []
+    for write in writes:
+        for entry in write.entries:
+            operation = entry.operation
+            if isinstance(operation, UpdateByFilter | DeleteByFilter):
+                yield steps, (write.lsn, operation)
+                steps = []
+            else:
+                steps.append((write.lsn, operation))
+    yield steps, None

@@ -1,0 +1,300 @@
+"""`IndexBuilder`: consumes the log and keeps every namespace's files and manifest up to it.
+
+`apply` only buffers. One loop decides by the policies what is due; flushes, compactions and
+checkpoints run as tasks beside it, at most one flush and one compaction of a namespace at a time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from builder import metrics
+from builder.intake import Intake
+from builder.jobs import Jobs
+from builder.namespace import Buffer, NamespaceWork
+from builder.partition import OwnedPartition, take_over
+from builder.parts import BuilderParts
+from builder.policy import delta_debt, may_need_compaction, should_flush
+from builder.settings import BuilderSettings
+from builder.status import BuilderStatus, status_of
+from core.consumer import LogConsumer
+from core.errors import FailedPrecondition, Fenced, FirnError, Unavailable
+from core.feed import CheckpointEvent
+from core.log import LogRecord
+
+logger = logging.getLogger(__name__)
+
+# A registry lists all namespaces of its partition: with 100,000 it is written every 5 s at most.
+REGISTRY_NAMESPACES_PER_S = 20_000
+
+
+class IndexBuilder(LogConsumer):
+    """For one event loop. `start` begins the background work; without it `flush` and `compact`
+    still do theirs.
+    """
+
+    def __init__(self, parts: BuilderParts, settings: BuilderSettings | None = None) -> None:
+        self._parts = parts
+        self._settings = settings or BuilderSettings()
+        self._buffer = Buffer(self._settings.buffer_bytes, self._settings.buffer_records)
+        self._jobs = Jobs(parts, self._settings, self._buffer)
+        self._intake = Intake(
+            *(parts.directory, parts.dead_letters, parts.clock, parts.partitions),
+            retry_s=self._settings.directory_retry_s,
+        )
+        self._owned: dict[int, OwnedPartition] = {}
+        self._tasks: dict[asyncio.Task[None], OwnedPartition] = {}
+        self._flushing = 0
+        self._compacting = 0
+        self._to_compact: dict[NamespaceWork, OwnedPartition] = {}
+        self._idle: dict[NamespaceWork, OwnedPartition] = {}
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._run(), name="index-builder")
+
+    async def stop(self) -> None:
+        """A last flush and checkpoint of every partition, within a bound; then all is at rest."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait((self._loop,))
+            self._loop = None
+        await self.revoke(list(self._owned), lost=False)
+
+    async def assign(self, partition: int) -> int:
+        if partition in self._owned:
+            await self.revoke([partition], lost=False)
+        parts = self._parts
+        state = await take_over(parts.registry, partition, parts.log_id, parts.log_epoch)
+        self._owned[partition] = OwnedPartition(state)
+        logger.info(
+            "partition %d is ours from offset %d on, owner epoch %d",
+            *(partition, state.checkpoint, state.owner_epoch),
+        )
+        return state.checkpoint
+
+    async def apply(self, partition: int, records: Sequence[LogRecord]) -> None:
+        """`Fenced` or the like once the partition is given up."""
+        owned = self._partition(partition)
+        for record in records:
+            if record.offset < owned.applied:
+                continue
+            write = await self._intake.take(record)
+            _check(owned)
+            if write is not None:
+                work = owned.work(write.index_id, write.namespace)
+                work.pending.add(write, self._parts.clock.monotonic())
+                if work.paused:
+                    work.pending.drop_oldest(self._settings.paused_bytes)
+                owned.settle(work)
+                self._buffer.recount(work)
+                self._idle.pop(work, None)
+                metrics.INGESTED_BYTES.inc(write.value_bytes)
+                metrics.INGESTED_RECORDS.inc()
+            owned.applied = record.offset + 1
+            while self._buffer.full:
+                self._begin_due()
+                await self._parts.clock.sleep(self._settings.tick_s)
+                _check(owned)
+        metrics.APPLIED.labels(str(partition)).set(owned.applied)
+        self._wake.set()
+
+    async def revoke(self, partitions: Sequence[int], *, lost: bool) -> None:
+        await asyncio.gather(*(self._give_up(p, lost) for p in partitions if p in self._owned))
+
+    def applied(self, partition: int) -> int:
+        return self._partition(partition).applied
+
+    def committable(self, partition: int) -> int:
+        return self._partition(partition).state.checkpoint
+
+    def failure(self, partition: int) -> FirnError | None:
+        """Why nothing of the partition is written any more."""
+        return self._partition(partition).failure
+
+    async def flush(self, partition: int | None = None) -> None:
+        """All that is accepted is in the index, and the checkpoint behind it, when this returns.
+
+        `Unavailable` if that did not work out now (it is tried again in the background); paused
+        namespaces are left out.
+        """
+        for owned in self._some(partition):
+            await self._drain(owned)
+            await self._checkpoint(owned)
+
+    async def compact(self, partition: int | None = None) -> None:
+        """Every namespace with something in memory is compacted until it is at rest."""
+        for owned in self._some(partition):
+            for work in list(owned.works.values()):
+                while await self._jobs.compact(owned, work):
+                    pass
+
+    def status(self) -> BuilderStatus:
+        return status_of(self._owned.values(), self._buffer, self._parts.clock.monotonic())
+
+    def _partition(self, partition: int) -> OwnedPartition:
+        owned = self._owned.get(partition)
+        if owned is None:
+            raise FailedPrecondition(f"partition {partition} is not assigned to this builder")
+        return owned
+
+    def _some(self, partition: int | None) -> list[OwnedPartition]:
+        return list(self._owned.values()) if partition is None else [self._partition(partition)]
+
+    async def _run(self) -> None:
+        """Looks at what is due, a tick apart while there is anything to wait for."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._begin_due()
+            if self._to_compact or any(
+                owned.active and (owned.waiting or owned.dirty) for owned in self._owned.values()
+            ):
+                self._wake.set()
+            metrics.BUFFERED_BYTES.set(self._buffer.bytes)
+            metrics.BUFFERED_RECORDS.set(self._buffer.records)
+            await asyncio.sleep(self._settings.tick_s)
+
+    def _begin_due(self) -> None:
+        now = self._parts.clock.monotonic()
+        for owned, work in self._due(now)[: self._settings.flushes - self._flushing]:
+            work.flushing = True
+            self._flushing += 1
+            self._begin(owned, self._flush(owned, work))
+        for owned in self._owned.values():
+            if owned.active and owned.dirty and now >= owned.registry_at:
+                spread = len(owned.state.namespaces) / REGISTRY_NAMESPACES_PER_S
+                owned.registry_at = now + max(self._settings.registry_s, spread)
+                self._begin(owned, self._checkpoint_or_warn(owned))
+        for work, owned in list(self._to_compact.items()):
+            if self._compacting >= self._settings.compactions:
+                break
+            if now >= work.compact_at and not work.compacting:
+                del self._to_compact[work]
+                if owned.active:
+                    self._compacting += 1
+                    self._begin(owned, self._compact(owned, work))
+
+    def _due(self, now: float) -> list[tuple[OwnedPartition, NamespaceWork]]:
+        """Namespaces to flush now: the oldest first, or the biggest while the buffer is full."""
+        found: list[tuple[float, OwnedPartition, NamespaceWork]] = []
+        full = self._buffer.full
+        limits = self._settings
+        for owned in self._owned.values():
+            for work in owned.waiting.values() if owned.active else ():
+                if work.flushing or now < work.retry_at or not len(work.pending):
+                    continue
+                load = work.pending.load(now)
+                manifest = work.manifest
+                debt = 0.0 if manifest is None else delta_debt(manifest, limits.compaction)
+                if full or should_flush(load, limits.flush, debt):
+                    found.append((load.bytes if full else load.age_s, owned, work))
+        found.sort(key=lambda item: -item[0])
+        return [(owned, work) for _, owned, work in found]
+
+    def _begin(self, owned: OwnedPartition, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        self._tasks[task] = owned
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("a builder task failed", exc_info=error)
+
+    async def _flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        try:
+            await self._jobs.flush(owned, work)
+        finally:
+            work.flushing = False
+            self._flushing -= 1
+        self._after(owned, work)
+
+    async def _compact(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        try:
+            await self._jobs.compact(owned, work)
+        finally:
+            self._compacting -= 1
+        self._after(owned, work)
+
+    def _after(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        """Queue the namespace for compaction if it may need one; forget it if it is long idle."""
+        manifest, limits = work.manifest, self._settings.compaction
+        failed = self._parts.clock.monotonic() < work.compact_at
+        if failed or (manifest is not None and may_need_compaction(manifest, limits)):
+            self._to_compact[work] = owned
+        if work.idle and work not in self._to_compact:
+            self._idle[work] = owned
+            while len(self._idle) > self._settings.idle_namespaces:
+                oldest, its_owner = next(iter(self._idle.items()))
+                del self._idle[oldest]
+                its_owner.works.pop(oldest.key, None)
+
+    async def _drain(self, owned: OwnedPartition) -> None:
+        """Flush until nothing is pending but in paused namespaces."""
+        while works := [w for w in owned.waiting.values() if len(w.pending) and not w.paused]:
+            _check(owned)
+            before = sum(len(work.pending) for work in works)
+            await asyncio.gather(*(self._jobs.flush(owned, work) for work in works))
+            for work in works:
+                self._after(owned, work)
+            if sum(len(w.pending) for w in works if not w.paused) >= before:
+                raise Unavailable(f"partition {owned.number} cannot be flushed now")
+        _check(owned)
+
+    async def _checkpoint(self, owned: OwnedPartition) -> None:
+        try:
+            if not await owned.commit(self._parts.registry):
+                return
+        except Fenced as error:
+            if owned.failure is None:
+                owned.failure = error
+                logger.critical("partition %d is given up: %s", owned.number, error)
+            raise
+        with suppress(Unavailable):  # news may be missed
+            await self._parts.feed.publish(CheckpointEvent(owned.number, owned.state.checkpoint))
+
+    async def _checkpoint_or_warn(self, owned: OwnedPartition) -> None:
+        try:
+            await self._checkpoint(owned)
+        except FirnError as error:
+            logger.warning("checkpoint of partition %d failed: %s", owned.number, error)
+
+    async def _give_up(self, partition: int, lost: bool) -> None:
+        owned = self._owned[partition]
+        owned.closing = True
+        if not lost and owned.failure is None:
+            try:
+                async with asyncio.timeout(self._settings.stop_s):
+                    await self._drain(owned)
+                    await self._checkpoint(owned)
+            except (TimeoutError, FirnError) as error:
+                logger.warning(
+                    "partition %d is left with entries that its next owner replays: %s",
+                    *(partition, error or "no time"),
+                )
+        # From here on nothing is begun, and what runs ends.
+        owned.failure = owned.failure or FailedPrecondition(f"partition {partition} was revoked")
+        tasks = [task for task, owner in self._tasks.items() if owner is owned]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for work in owned.works.values():
+            self._buffer.forget(work)
+            self._to_compact.pop(work, None)
+            self._idle.pop(work, None)
+            if work.paused:
+                metrics.PAUSED.dec()
+        if self._owned.get(partition) is owned:
+            del self._owned[partition]
+
+
+def _check(owned: OwnedPartition) -> None:
+    if owned.failure is not None:
+        raise owned.failure

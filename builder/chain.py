@@ -1,0 +1,113 @@
+"""What flushes and compactions work with: a namespace's chain of manifests, store and cache."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.clock import Clock, new_uuid
+from core.errors import LogMismatch
+from core.object_store import ObjectStore
+from storage.commit import ManifestConflict
+from storage.file_cache import FileCache
+from storage.layout import NamespaceSchema
+from storage.manifest import Manifest
+
+
+class ManifestChain(Protocol):
+    """`storage.commit.ManifestStore`, or one held in memory."""
+
+    async def newest(
+        self, index_id: str, namespace: str, at_least: int | None = None
+    ) -> Manifest | None: ...
+
+    async def commit(self, manifest: Manifest) -> None: ...
+
+
+class MemoryChain:
+    """Manifests that nobody else sees: a rebuild's, until it swaps its files in."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[str, str], Manifest] = {}
+
+    async def newest(
+        self, index_id: str, namespace: str, at_least: int | None = None
+    ) -> Manifest | None:
+        return self._newest.get((index_id, namespace))
+
+    async def commit(self, manifest: Manifest) -> None:
+        key = (manifest.index_id, manifest.namespace)
+        known = self._newest.get(key)
+        if known is not None and manifest.version != known.version + 1:
+            raise ManifestConflict(known)
+        self._newest[key] = manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where files are made. LSNs are those of epoch `log_epoch` of the log `log_id`."""
+
+    store: ObjectStore
+    chain: ManifestChain
+    cache: FileCache
+    clock: Clock
+    log_id: str
+    log_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The namespace that is worked on, and in whose name."""
+
+    schema: NamespaceSchema
+    owner_epoch: int
+
+
+async def newest(shop: Workshop, schema: NamespaceSchema) -> Manifest | None:
+    """The newest manifest. `LogMismatch` if its LSNs are not of our log."""
+    manifest = await shop.chain.newest(schema.index_id, schema.namespace)
+    if manifest is not None:
+        check_log(shop, manifest)
+    return manifest
+
+
+def check_log(shop: Workshop, manifest: Manifest) -> None:
+    if (manifest.log_id, manifest.log_epoch) != (shop.log_id, shop.log_epoch):
+        raise LogMismatch(
+            f"namespace {manifest.namespace!r} is indexed from log {manifest.log_id} "
+            f"(epoch {manifest.log_epoch}), this is {shop.log_id} (epoch {shop.log_epoch})"
+        )
+
+
+def blank(shop: Workshop, target: Target, version: int) -> Manifest:
+    """A new commit's manifest, without content."""
+    schema = target.schema
+    return Manifest(
+        index_id=schema.index_id,
+        namespace=schema.namespace,
+        log_id=shop.log_id,
+        log_epoch=shop.log_epoch,
+        version=version,
+        generation=0,
+        owner_epoch=target.owner_epoch,
+        commit_uuid=new_uuid(),
+        dimension=schema.dimension or 0,
+        metric=schema.metric.value,
+        created_ms=shop.clock.now_ms(),
+    )
+
+
+async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits `work` to its end even when cancelled meanwhile, and is cancelled only then.
+
+    A commit that was begun takes effect or fails before its task ends: after a revocation nothing
+    is written.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # seen: the cancellation says all that the caller wants to know
+        raise

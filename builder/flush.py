@@ -1,0 +1,114 @@
+"""One flush: a batch of log entries becomes a delta, dead rows, an id run and the next manifest."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from builder import metrics
+from builder.apply import Fold
+from builder.chain import Target, Workshop, blank, check_log, uninterrupted
+from builder.grouping import Groups, group_order
+from builder.successor import with_dead, with_files
+from core.errors import Unavailable
+from core.log import NO_LSN
+from core.metric import F32
+from core.operations import NamespaceWrite
+from core.records import StoredRecord
+from storage.checksum import id_hashes
+from storage.commit import ManifestConflict
+from storage.delta_file import write_delta
+from storage.encoded_file import EncodedObject, put_objects
+from storage.id_run import write_run
+from storage.layout import FIRST_VERSION, NamespaceSchema
+from storage.manifest import DataFile, IdRun, Manifest
+from storage.namespace import NamespaceReader
+from storage.rows import Rows
+
+# Others that commit are a rebuild's swap and a zombie, both of them rare.
+CONFLICTS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """A delta and its id run, encoded and not yet in the store."""
+
+    objects: tuple[EncodedObject, ...]
+    file: DataFile
+    run: IdRun
+
+
+async def flush(
+    shop: Workshop, target: Target, manifest: Manifest | None, writes: Sequence[NamespaceWrite]
+) -> Manifest | None:
+    """Make the entries durable in the index; the newest manifest, which covers them all.
+
+    `manifest` is the newest one known; entries that it covers are passed over. None: there is no
+    such namespace and the entries do not make one. `Fenced`, `LogMismatch`, `CorruptData`, and
+    `Unavailable`, after which the flush may be repeated.
+    """
+    for _ in range(CONFLICTS_MAX):
+        indexed = NO_LSN if manifest is None else manifest.indexed_lsn
+        ahead = [write for write in writes if write.lsn > indexed]
+        if not ahead:
+            return manifest
+        following = await _follow(shop, target, manifest, ahead)
+        if following is None:
+            return None
+        try:
+            await uninterrupted(shop.chain.commit(following))
+        except ManifestConflict as conflict:
+            check_log(shop, conflict.newest)
+            manifest = conflict.newest
+            continue
+        metrics.FLUSHES.inc()
+        return following
+    raise Unavailable(f"{CONFLICTS_MAX} other commits came first, again and again")
+
+
+async def _follow(
+    shop: Workshop, target: Target, manifest: Manifest | None, writes: Sequence[NamespaceWrite]
+) -> Manifest | None:
+    """The next manifest, its files in the store; None if there is nothing to commit."""
+    fold = Fold(manifest, None if manifest is None else NamespaceReader(shop.cache, manifest))
+    await fold.run(writes)
+    if manifest is None and fold.generation == NO_LSN:
+        return None
+    version = FIRST_VERSION if manifest is None else manifest.version + 1
+    following = msgspec.structs.replace(
+        blank(shop, target, version),
+        generation=fold.generation,
+        deleted=not fold.exists,
+        indexed_lsn=writes[-1].lsn,
+    )
+    files: list[DataFile] = []
+    runs: list[IdRun] = []
+    centroids = b""
+    if manifest is not None and fold.keeps_base:
+        files += [with_dead(f, dead) for f, dead in zip(manifest.files, fold.dead, strict=True)]
+        runs += manifest.id_runs
+        # Of what is all dead nothing stays, so nothing is grouped by it either.
+        centroids = manifest.centroids if any(file.live for file in files) else b""
+    records = fold.records()
+    if records:
+        schema = target.schema
+        matrix = msgspec.structs.replace(following, centroids=centroids).centroid_matrix()
+        delta = await asyncio.to_thread(encode_delta, records, schema, matrix)
+        await put_objects(shop.store, schema.prefix, delta.objects)
+        metrics.WRITTEN_BYTES.labels("flush").inc(sum(len(o.data) for o in delta.objects))
+        files.append(delta.file)
+        runs.append(delta.run)
+    return with_files(following, files, runs, centroids)
+
+
+def encode_delta(records: Sequence[StoredRecord], schema: NamespaceSchema, centroids: F32) -> Delta:
+    """At least one record. CPU-bound: off the event loop."""
+    rows = Rows.of(records, schema.dimension)
+    groups: Groups = ()
+    if rows.vectors is not None and len(centroids):
+        order, groups = group_order(rows.vectors, centroids, schema.metric)
+        rows = rows.take(order)
+    encoded = write_delta(rows, schema, groups=groups)
+    run = write_run([(encoded.file.uuid, id_hashes(rows.ids))])
+    return Delta((*encoded.objects, run.object), encoded.file, run.run)

@@ -1,0 +1,188 @@
+"""Flushes and compactions of the namespaces of owned partitions, and what failures lead to."""
+
+import asyncio
+import logging
+
+from builder import metrics
+from builder.chain import Target, Workshop, newest
+from builder.compact import commit_rewrite, execute
+from builder.flush import flush
+from builder.namespace import Buffer, NamespaceWork
+from builder.partition import OwnedPartition
+from builder.parts import BuilderParts
+from builder.policy import plan
+from builder.settings import BuilderSettings
+from core.errors import CorruptData, Fenced, Unavailable
+from core.feed import ManifestEvent
+from core.log import NO_LSN
+from storage.layout import NamespaceSchema
+from storage.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+
+class Jobs:
+    """Both jobs end without raising (but `CancelledError`): a failure is kept where it belongs.
+
+    `Unavailable` waits and repeats; `Fenced` ends the partition; anything else pauses the
+    namespace, whose entries stay in the log, and leaves the others alone.
+    """
+
+    def __init__(self, parts: BuilderParts, settings: BuilderSettings, buffer: Buffer) -> None:
+        self._parts = parts
+        self._shop: Workshop = parts.workshop()
+        self._settings = settings
+        self._buffer = buffer
+        self._flushes = asyncio.Semaphore(settings.flushes)
+        self._compactions = asyncio.Semaphore(settings.compactions)
+
+    async def flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        """One batch of what is pending."""
+        manifest: Manifest | None = None
+        async with work.lock, self._flushes:
+            if owned.failure is not None or not len(work.pending):
+                return
+            work.flushing = True
+            try:
+                with metrics.FLUSH_SECONDS.time():
+                    manifest = await self._flush_batch(owned, work)
+            except Exception as error:  # noqa: BLE001 - a defect here must not stop the others
+                self._failed(owned, work, error)
+                return
+            finally:
+                work.flushing = False
+                self._buffer.recount(work)
+                owned.settle(work)
+        if manifest is not None:
+            await self._publish(owned, manifest)
+
+    async def compact(self, owned: OwnedPartition, work: NamespaceWork) -> bool:
+        """The next compaction job, if any; whether something was committed."""
+        async with self._compactions:
+            if owned.failure is not None or work.compacting:
+                return False
+            work.compacting = True
+            try:
+                manifest = await self._compact_once(owned, work)
+            except Unavailable as error:
+                logger.warning("compaction of %s waits: %s", _name(work), error)
+                self._compact_later(work, self._settings.backoff_max_s)
+                return False
+            except Fenced as error:
+                self._fenced(owned, error)
+                return False
+            except Exception as error:
+                metrics.FAILURES.labels(type(error).__name__).inc()
+                logger.exception("compaction of %s failed", _name(work))
+                self._compact_later(work, self._settings.paused_retry_s)
+                return False
+            finally:
+                work.compacting = False
+        if manifest is not None:
+            await self._publish(owned, manifest)
+        return manifest is not None
+
+    async def _flush_batch(self, owned: OwnedPartition, work: NamespaceWork) -> Manifest | None:
+        target = await self._target(owned, work)
+        if work.manifest is None or work.paused:
+            work.manifest = await newest(self._shop, target.schema)
+        indexed = NO_LSN if work.manifest is None else work.manifest.indexed_lsn
+        if work.pending.dropped_to > indexed:
+            raise CorruptData(
+                f"{work.paused}; its entries up to LSN {work.pending.dropped_to} are in the log "
+                "only: rebuild the namespace, or start the builder again"
+            )
+        batch = work.pending.batch(self._settings.batch_bytes)
+        manifest = await flush(self._shop, target, work.manifest, batch)
+        work.manifest = manifest
+        # A newest manifest may cover more than the batch.
+        covered = NO_LSN if manifest is None else manifest.indexed_lsn
+        work.pending.done(max(batch[-1].lsn, covered))
+        if manifest is not None:
+            owned.note(manifest)
+        work.failures = 0
+        if work.paused:
+            logger.warning("%s goes on", _name(work))
+            metrics.PAUSED.dec()
+            work.paused = ""
+        return manifest
+
+    async def _compact_once(self, owned: OwnedPartition, work: NamespaceWork) -> Manifest | None:
+        target = await self._target(owned, work)
+        snapshot = work.manifest or await newest(self._shop, target.schema)
+        if snapshot is None:
+            return None
+        limits = self._settings.compaction
+        job = await asyncio.to_thread(plan, snapshot, limits)
+        if job is None:
+            return None
+        rewrite = await execute(self._shop, target.schema, snapshot, job, limits)
+        async with work.lock:
+            manifest = await commit_rewrite(self._shop, target, work.manifest or snapshot, rewrite)
+            if manifest is None:
+                # What is newest is not known here: the next job begins by reading it.
+                work.manifest = None
+                metrics.COMPACTIONS_DROPPED.inc()
+                return None
+            work.manifest = manifest
+            owned.note(manifest)
+        metrics.COMPACTIONS.labels(type(job).__name__).inc()
+        return manifest
+
+    async def _target(self, owned: OwnedPartition, work: NamespaceWork) -> Target:
+        info = await self._parts.directory.find(work.index_id)
+        if info is None:
+            raise CorruptData(f"index {work.index_id} has entries, but the catalog lost it")
+        schema = NamespaceSchema(work.index_id, work.namespace, info.metric, info.dimension)
+        return Target(schema, owned.owner_epoch)
+
+    async def _publish(self, owned: OwnedPartition, manifest: Manifest) -> None:
+        event = ManifestEvent(
+            index_id=manifest.index_id,
+            namespace=manifest.namespace,
+            partition=owned.number,
+            generation=manifest.generation,
+            version=manifest.version,
+            indexed_lsn=manifest.indexed_lsn,
+            deleted=manifest.deleted,
+            record_count=manifest.record_count,
+        )
+        try:
+            await self._parts.feed.publish(event)
+        except Unavailable as error:  # news may be missed: the next commit brings newer ones
+            logger.warning("manifest %d is not announced: %s", manifest.version, error)
+
+    def _failed(self, owned: OwnedPartition, work: NamespaceWork, error: Exception) -> None:
+        """Must be called from the `except` block of a flush."""
+        metrics.FAILURES.labels(type(error).__name__).inc()
+        work.manifest = None  # the outcome of a commit may be unknown
+        settings, now = self._settings, self._parts.clock.monotonic()
+        if isinstance(error, Fenced):
+            self._fenced(owned, error)
+        elif isinstance(error, Unavailable):
+            work.failures += 1
+            wait_s = min(
+                settings.backoff_first_s * 2 ** min(work.failures - 1, 16), settings.backoff_max_s
+            )
+            work.retry_at = now + wait_s
+            logger.warning("flush of %s waits %.1f s: %s", _name(work), wait_s, error)
+        else:
+            work.retry_at = now + settings.paused_retry_s
+            if not work.paused:
+                metrics.PAUSED.inc()
+                work.paused = f"{type(error).__name__}: {error}"
+                logger.exception("%s is paused, its entries stay in the log", _name(work))
+            work.pending.drop_oldest(settings.paused_bytes)
+
+    def _fenced(self, owned: OwnedPartition, error: Fenced) -> None:
+        if owned.failure is None:
+            owned.failure = error
+            logger.critical("partition %d is given up: %s", owned.number, error)
+
+    def _compact_later(self, work: NamespaceWork, wait_s: float) -> None:
+        work.manifest = None
+        work.compact_at = self._parts.clock.monotonic() + wait_s
+
+
+def _name(work: NamespaceWork) -> str:
+    return f"namespace {work.namespace!r} of index {work.index_id}"

@@ -1,0 +1,71 @@
+"""What the builder holds of one namespace while there is work for it."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from builder.pending import PendingWrites
+from storage.manifest import Manifest
+
+NamespaceKey = tuple[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class NamespaceWork:
+    """lock: held from choosing a batch to its commit, and for a compaction's commit: one at a time.
+
+    manifest: the newest one known, None before it was read or if there is none. retry_at: no flush
+    before this time of the monotonic clock. paused: why the namespace waits for a person, "" if it
+    does not. counted: (bytes, records) that the buffer's total includes.
+    """
+
+    index_id: str
+    namespace: str
+    pending: PendingWrites = field(default_factory=PendingWrites)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    manifest: Manifest | None = None
+    flushing: bool = False
+    compacting: bool = False
+    retry_at: float = 0.0
+    compact_at: float = 0.0
+    failures: int = 0
+    paused: str = ""
+    counted: tuple[int, int] = (0, 0)
+
+    @property
+    def key(self) -> NamespaceKey:
+        return self.index_id, self.namespace
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is lost by forgetting it."""
+        unflushed = self.pending.first_lsn() is not None
+        return not (unflushed or self.flushing or self.compacting or self.lock.locked())
+
+
+class Buffer:
+    """The bound of entries accepted and not yet flushed, over all namespaces.
+
+    Paused namespaces have a bound of their own, so that they do not stop the others.
+    """
+
+    def __init__(self, bytes_max: int, records_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._records_max = records_max
+        self.bytes = 0
+        self.records = 0
+
+    def recount(self, work: NamespaceWork) -> None:
+        """After any change of `work.pending` or `work.paused`."""
+        now = (0, 0) if work.paused else (work.pending.bytes, work.pending.records)
+        self.bytes += now[0] - work.counted[0]
+        self.records += now[1] - work.counted[1]
+        work.counted = now
+
+    def forget(self, work: NamespaceWork) -> None:
+        self.bytes -= work.counted[0]
+        self.records -= work.counted[1]
+        work.counted = (0, 0)
+
+    @property
+    def full(self) -> bool:
+        return self.bytes > self._bytes_max or self.records > self._records_max

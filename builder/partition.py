@@ -1,0 +1,160 @@
+"""One partition that the builder owns: its registry, its checkpoint, its namespaces with work."""
+
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+
+from builder import metrics
+from builder.chain import uninterrupted
+from builder.namespace import NamespaceKey, NamespaceWork
+from core.clock import new_uuid
+from core.errors import FirnError, LogMismatch, Unavailable
+from storage.layout import FIRST_VERSION
+from storage.manifest import Manifest
+from storage.registry import NamespaceSummary, RegistryConflict, RegistryState, RegistryStore
+
+# Racing for a partition is rare and each loser only has to read once more.
+TAKE_TRIES = 8
+
+
+class OwnedPartition:
+    """applied: the next offset wanted. failure: why nothing is written any more, None while all is
+    well. closing: being revoked, so nothing new is begun.
+    """
+
+    def __init__(self, state: RegistryState) -> None:
+        self.state = state
+        self.number = state.partition
+        self.applied = state.checkpoint
+        self.failure: FirnError | None = None
+        self.closing = False
+        self.registry_at = 0.0
+        self.works: dict[NamespaceKey, NamespaceWork] = {}
+        self.waiting: dict[NamespaceKey, NamespaceWork] = {}
+        self._changed: dict[NamespaceKey, NamespaceSummary] = {}
+        self._committing = asyncio.Lock()
+
+    @property
+    def active(self) -> bool:
+        return self.failure is None and not self.closing
+
+    @property
+    def owner_epoch(self) -> int:
+        return self.state.owner_epoch
+
+    @property
+    def durable(self) -> int:
+        """The checkpoint that could be written now: nothing below it is unflushed (exclusive)."""
+        lowest = self.applied
+        for work in self.waiting.values():
+            first = work.pending.first_lsn()
+            if first is not None:
+                lowest = min(lowest, first)
+        return lowest
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._changed) or self.durable > self.state.checkpoint
+
+    def work(self, index_id: str, namespace: str) -> NamespaceWork:
+        key = (index_id, namespace)
+        found = self.works.get(key)
+        if found is None:
+            found = self.works[key] = NamespaceWork(index_id, namespace)
+        return found
+
+    def settle(self, work: NamespaceWork) -> None:
+        """After its pending entries changed."""
+        if work.pending.first_lsn() is None:
+            self.waiting.pop(work.key, None)
+        else:
+            self.waiting[work.key] = work
+
+    def note(self, manifest: Manifest) -> None:
+        """Its summary goes into the next registry."""
+        self._changed[(manifest.index_id, manifest.namespace)] = NamespaceSummary(
+            generation=manifest.generation,
+            version=manifest.version,
+            indexed_lsn=manifest.indexed_lsn,
+            record_count=manifest.record_count,
+            byte_count=manifest.byte_count,
+            deleted=manifest.deleted,
+        )
+
+    def summaries(self) -> Iterator[tuple[NamespaceKey, NamespaceSummary]]:
+        """Of every namespace of the partition, the deleted ones included."""
+        for key, summary in self.state.namespaces.items():
+            yield key, self._changed.get(key, summary)
+        for key, summary in self._changed.items():
+            if key not in self.state.namespaces:
+                yield key, summary
+
+    async def commit(self, registry: RegistryStore) -> bool:
+        """Write the registry; False if it would say nothing new. `Fenced`, `Unavailable`."""
+        async with self._committing:
+            if not self.dirty:
+                return False
+            for _ in range(TAKE_TRIES):
+                changed = dict(self._changed)
+                following = msgspec.structs.replace(
+                    self.state,
+                    version=self.state.version + 1,
+                    commit_uuid=new_uuid(),
+                    checkpoint=max(self.durable, self.state.checkpoint),
+                    namespaces={**self.state.namespaces, **changed},
+                )
+                try:
+                    await uninterrupted(registry.commit(following))
+                except RegistryConflict as conflict:
+                    # Nobody else writes under this epoch: a commit of ours whose outcome was not
+                    # known took effect.
+                    self.state = msgspec.structs.replace(
+                        conflict.newest, owner_epoch=self.state.owner_epoch
+                    )
+                    continue
+                break
+            else:
+                raise Unavailable(f"the registry of partition {self.number} changes all the time")
+            self.state = following
+            for key, summary in changed.items():
+                if self._changed.get(key) is summary:
+                    del self._changed[key]
+        metrics.CHECKPOINT.labels(str(self.number)).set(self.state.checkpoint)
+        return True
+
+
+async def take_over(
+    registry: RegistryStore, partition: int, log_id: str, log_epoch: int
+) -> RegistryState:
+    """Become the owner: fences every older one. `LogMismatch` if another log is indexed here."""
+    newest = await registry.newest(partition)
+    for _ in range(TAKE_TRIES):
+        if newest is None:
+            newest = RegistryState(
+                partition=partition,
+                log_id=log_id,
+                log_epoch=log_epoch,
+                owner_epoch=0,
+                version=FIRST_VERSION - 1,
+                commit_uuid="",
+            )
+        if (newest.log_id, newest.log_epoch) != (log_id, log_epoch):
+            raise LogMismatch(
+                f"partition {partition} is indexed from log {newest.log_id} "
+                f"(epoch {newest.log_epoch}), but the log here is {log_id} (epoch {log_epoch}); "
+                "start with the log or the object store that belong together"
+            )
+        ours = msgspec.structs.replace(
+            newest,
+            owner_epoch=newest.owner_epoch + 1,
+            version=newest.version + 1,
+            commit_uuid=new_uuid(),
+        )
+        try:
+            await uninterrupted(registry.commit(ours))
+        except RegistryConflict as conflict:
+            newest = conflict.newest
+            continue
+        return ours
+    raise Unavailable(f"others take partition {partition} over at the same time")

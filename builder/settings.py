@@ -1,0 +1,36 @@
+"""The builder's plain settings, apart from its parts."""
+
+from dataclasses import dataclass, field
+
+from builder.policy import CompactionLimits, FlushLimits
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderSettings:
+    """Bounds are for one process.
+
+    buffer_bytes, buffer_records: entries accepted and not yet flushed, over all namespaces; beyond,
+    `apply` waits. batch_bytes: the most that one flush takes (a log record is never divided).
+    flushes, compactions: how many run at once. tick_s: how often ages are looked at.
+    registry_s: the least time between two checkpoints of a partition. stop_s: bound of the last
+    flush at `stop` and at an orderly revocation. idle_namespaces: how many manifests of namespaces
+    without work are kept in memory. paused_bytes: entries kept of a namespace that waits for a
+    person; older ones are left to the log.
+    """
+
+    flush: FlushLimits = field(default_factory=FlushLimits)
+    compaction: CompactionLimits = field(default_factory=CompactionLimits)
+    buffer_bytes: int = 256 << 20
+    buffer_records: int = 500_000
+    batch_bytes: int = 64 << 20
+    flushes: int = 4
+    compactions: int = 1
+    tick_s: float = 0.1
+    registry_s: float = 1.0
+    stop_s: float = 20.0
+    idle_namespaces: int = 1000
+    paused_bytes: int = 16 << 20
+    paused_retry_s: float = 30.0
+    backoff_first_s: float = 0.1
+    backoff_max_s: float = 10.0
+    directory_retry_s: float = 0.5
