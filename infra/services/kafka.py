@@ -151,7 +151,10 @@ class Kafka(LocalService):
             )
         )
         command = [java, *JVM, f"-Dlog4j2.configurationFile={PACKAGE / 'log4j2.properties'}"]
-        command += ["-cp", f"{jars}/*"]
+        # Native codecs are unpacked there; after SIGKILL nobody would remove them from /tmp.
+        scratch = self.folder / "tmp"
+        scratch.mkdir(exist_ok=True)
+        command += [f"-Djava.io.tmpdir={scratch}", "-cp", f"{jars}/*"]
         if not (data / "meta.properties").exists():
             self._format(command, config)
         self.child.spawn([*command, "kafka.Kafka", str(config)])
