@@ -6,8 +6,11 @@ the first n nodes are the n rows, and the vectors are exactly what was written (
 nothing). `assert_annoy_layout` proves it at start-up; the version is pinned.
 """
 
+import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +82,23 @@ def assert_annoy_layout() -> None:
             )
 
 
+@contextmanager
+def scratch_file() -> Iterator[Path]:
+    """An empty file for Annoy, which knows only paths; gone at the end. Mappings of it stay valid.
+
+    In memory on Linux: a full disk under a mapped file would kill the process (SIGBUS).
+    """
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("firndb-annoy", os.MFD_CLOEXEC)
+        try:
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="firndb-annoy-") as file:
+            yield Path(file.name)
+
+
 _Load = Callable[[AnnoyIndex, Path, F32, Metric], None]
 
 
@@ -88,8 +108,7 @@ def _build(vectors: F32, metric: Metric, load: _Load) -> bytes:
         raise ValueError("an Annoy file needs at least one row")
     index = AnnoyIndex(dimension, _ANNOY_NAME[metric])
     index.set_seed(SEED)
-    with tempfile.TemporaryDirectory(prefix="firndb-annoy-") as folder:
-        path = Path(folder, "build.ann")
+    with scratch_file() as path:
         index.on_disk_build(str(path))
         load(index, path, vectors, metric)
         index.build(TREES, n_jobs=1)  # more threads may change the bytes

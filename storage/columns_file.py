@@ -137,6 +137,9 @@ class ColumnsFile:
         return [value.decode() for value in self._ids.some(rows)]
 
     def all_ids(self) -> list[str]:
+        text = bytes(self._ids.data).decode()
+        if len(text) == len(self._ids.data):  # ASCII: byte offsets are character offsets
+            return [text[start:end] for start, end in pairwise(self._ids.offsets.tolist())]
         return [value.decode() for value in self._ids.every()]
 
     def metadata(self, rows: Iterable[int]) -> list[Metadata]:

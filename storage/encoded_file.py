@@ -3,6 +3,7 @@ names them.
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.object_store import ObjectStore
@@ -30,7 +31,7 @@ class EncodedFile:
     file: DataFile
 
 
-async def put_objects(store: ObjectStore, prefix: str, objects: tuple[EncodedObject, ...]) -> None:
+async def put_objects(store: ObjectStore, prefix: str, objects: Iterable[EncodedObject]) -> None:
     """Durable when it returns. Names are fresh uuids, so a repeated put writes the same bytes
     again.
     """

@@ -6,7 +6,6 @@ manifests, so whoever combines the two drops them. Files are mapped, not read; t
 the file's removal, and no file descriptor is held.
 """
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from core.filters.columns import MetadataColumns
 from core.metric import F32, Metric, row_norms
 from core.records import Metadata, SparseValues
 from core.sparse import SparseColumns
-from storage.annoy_file import annoy_vectors, open_annoy
+from storage.annoy_file import annoy_vectors, open_annoy, scratch_file
 from storage.checksum import IdHashes, id_hashes
 from storage.columns_file import ColumnsFile
 from storage.layout import namespace_prefix
@@ -35,6 +34,8 @@ RowNumbers = npt.NDArray[np.integer] | Sequence[int]
 # Metadata columns are Python lists turned into arrays and string tables: about this many bytes per
 # encoded one.
 _COLUMNS_BYTES_PER_ENCODED = 3
+# `SparseColumns` sorts its values by term at the first score: row int32, value float32, some terms.
+_SPARSE_BYTES_PER_VALUE = 12
 
 
 class FileReader:
@@ -159,8 +160,8 @@ class FileReader:
     @property
     def heap_bytes(self) -> int:
         """What was built lazily so far, estimated; without the mapped files."""
-        with self._lock:
-            return sum(size for _, size in self._built.values())
+        sparse = 0 if self.sparse is None else _SPARSE_BYTES_PER_VALUE * self.sparse.values.size
+        return sparse + sum(size for _, size in list(self._built.values()))
 
     @property
     def mapped_bytes(self) -> int:
@@ -193,10 +194,9 @@ class FileReader:
         try:
             return open_annoy(self._vectors_path, self.dimension, self.metric)
         except OSError:  # evicted from the cache since: the mapping still has the bytes
-            with tempfile.NamedTemporaryFile(prefix="firndb-annoy-") as copy:
-                copy.write(self._vectors_data)
-                copy.flush()
-                return open_annoy(Path(copy.name), self.dimension, self.metric)
+            with scratch_file() as path:
+                path.write_bytes(self._vectors_data)
+                return open_annoy(path, self.dimension, self.metric)
 
     def _check(self, file: DataFile, prefix: str) -> None:
         header, name = self._columns_file.header, prefix + file.columns.name

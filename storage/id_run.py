@@ -51,6 +51,8 @@ class Candidates:
 class IdRunReader:
     """An opened run: views into `data`, which stays alive as long as the reader does."""
 
+    heap_bytes = 0  # all of it is mapped
+
     def __init__(self, data: npt.NDArray[np.uint8], run: IdRun) -> None:
         name = run.object.name
         if len(data) < _HEADER.size:
@@ -122,7 +124,7 @@ def _live(run: IdRunReader, files: Mapping[str, DataFile]) -> npt.NDArray[np.boo
     keep: npt.NDArray[np.bool_] = known[run.files]
     for number, uuid in enumerate(run.uuids):
         if uuid in files and files[uuid].dead:
-            dead = np.array(files[uuid].dead_rows(), dtype=np.uint32)
+            dead = np.frombuffer(files[uuid].dead_rows().to_array(), dtype=np.uint32)
             keep &= ~((run.files == number) & np.isin(run.rows, dead))
     return keep
 

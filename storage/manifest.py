@@ -136,7 +136,10 @@ def check(manifest: Manifest) -> None:
     if manifest.record_count != sum(file.live for file in files):
         raise CorruptData(f"{name} counts {manifest.record_count} records, its files differ")
     for file in files:
-        dead = file.dead_rows()
+        try:
+            dead = file.dead_rows()
+        except ValueError as error:
+            raise CorruptData(f"{name}: {error}, file {file.uuid}") from error
         if len(dead) != file.dead_count or (dead and dead.max() >= file.rows):
             raise CorruptData(f"{name}: the dead rows of file {file.uuid} are wrong")
     if manifest.deleted and (files or manifest.id_runs):

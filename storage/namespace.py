@@ -47,7 +47,6 @@ class NamespaceReader:
         self._cache = cache
         self._places = {file.uuid: place for place, file in enumerate(manifest.files)}
         self._dead: dict[int, BitMap] = {}
-        self._live: dict[int, I64] = {}
 
     async def file(self, place: int) -> FileReader:
         """The reader of `manifest.files[place]`."""
@@ -76,18 +75,15 @@ class NamespaceReader:
         return found
 
     def live_rows(self, place: int) -> I64:
-        """int64, ascending: the live row numbers of a file; not to be changed."""
-        found = self._live.get(place)
-        if found is None:
-            found = self._live[place] = np.flatnonzero(self.live_mask(place))
-        return found
+        """int64, ascending: the live row numbers of a file."""
+        return np.flatnonzero(self.live_mask(place))
 
     def live_mask(self, place: int) -> npt.NDArray[np.bool_]:
-        """bool (n,): the caller's own array."""
+        """bool (n,), true where live: the caller's own array."""
         mask = np.ones(self.manifest.files[place].rows, dtype=np.bool_)
         dead = self.dead(place)
         if dead:
-            mask[np.array(dead, dtype=np.int64)] = False
+            mask[np.frombuffer(dead.to_array(), dtype=np.uint32)] = False
         return mask
 
     async def live(self, place: int) -> Rows:
