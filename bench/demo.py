@@ -140,7 +140,7 @@ def show(index: Any, row: int, condition: dict[str, Any] | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("firndb-data"), help="the server's folder")
+    parser.add_argument("--data", type=Path, default=Path("firndb-data"))
     options = parser.parse_args()
     with server(options.data) as (url, key):
         print(f"loading real text embeddings into {url}, index {INDEX}")

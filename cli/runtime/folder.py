@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from core.errors import ConfigError
@@ -28,6 +28,9 @@ class ServerAddress:
     url: str
     token: str
     pid: int
+
+    def at(self, url: str) -> "ServerAddress":
+        return replace(self, url=url)
 
 
 def new_address(url: str) -> ServerAddress:

@@ -4,9 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from infra.objects.counting import CountingStore
-from infra.objects.retrying import RetryingStore
-
 from core.clock import Clock, SystemClock
 from core.errors import ConfigError
 from core.feed import ManifestFeed
@@ -17,7 +14,9 @@ from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import LogEpoch
 from infra.feed.local import LocalFeed
 from infra.logs.sqlite import LogFile, SqliteLog
+from infra.objects.counting import CountingStore
 from infra.objects.open import open_store
+from infra.objects.retrying import RetryingStore
 from infra.settings import Settings
 from infra.telemetry import Metrics
 

@@ -1,0 +1,95 @@
+"""The two consumers of the log and the query service, put together from the parts."""
+
+from pathlib import Path
+
+from api.writes import LogWrites
+from builder.builder import IndexBuilder
+from builder.parts import BuilderParts
+from builder.policy import FlushLimits
+from builder.settings import BuilderSettings
+from cli.runtime.parts import Parts
+from freshness.budget import MemoryLimits
+from freshness.layer import FreshnessLayer, FreshnessParts, FreshnessSettings
+from freshness.protocol import FreshReader
+from freshness.sweep import SweepSettings
+from infra.settings import Settings
+from ingest.dead_letters import DeadLetters
+from ingest.writer import LogWriter
+from query.positions import LogPositions
+from query.service import QueryParts, QueryService, QuerySettings
+from storage.commit import ManifestStore
+from storage.file_cache import FileCache
+from storage.registry import RegistryStore
+
+
+def open_cache(parts: Parts, role: str) -> FileCache:
+    """Files cached from the object store; each process that caches has a folder of its own."""
+    folder: Path = parts.settings.cache_folder / role
+    return FileCache(parts.store, folder, parts.settings.cache_bytes)
+
+
+def make_builder(parts: Parts, cache: FileCache) -> IndexBuilder:
+    return IndexBuilder(
+        BuilderParts(
+            store=parts.store,
+            manifests=ManifestStore(parts.store),
+            registry=RegistryStore(parts.store),
+            cache=cache,
+            directory=parts.directory,
+            feed=parts.feed,
+            dead_letters=DeadLetters(parts.dead),
+            clock=parts.clock,
+            log_id=parts.epoch.log_id,
+            log_epoch=parts.epoch.epoch,
+            partitions=parts.partitions,
+        ),
+        builder_settings(parts.settings),
+    )
+
+
+def builder_settings(settings: Settings) -> BuilderSettings:
+    return BuilderSettings(
+        flush=FlushLimits(
+            records=settings.flush_records,
+            bytes=settings.flush_bytes,
+            age_s=settings.flush_age_s,
+        )
+    )
+
+
+def make_freshness(parts: Parts) -> FreshnessLayer:
+    return FreshnessLayer(
+        FreshnessParts(
+            log=parts.wal,
+            directory=parts.directory,
+            manifests=ManifestStore(parts.store),
+            registries=RegistryStore(parts.store),
+            feed=parts.feed,
+            clock=parts.clock,
+            log_epoch=parts.epoch.epoch,
+        ),
+        FreshnessSettings(
+            limits=MemoryLimits(size_bytes=parts.settings.freshness_memory_bytes),
+            sweep=SweepSettings(grace_s=parts.settings.freshness_grace_s),
+        ),
+    )
+
+
+def make_queries(parts: Parts, cache: FileCache, fresh: FreshReader) -> QueryService:
+    return QueryService(
+        QueryParts(
+            manifests=ManifestStore(parts.store),
+            registries=RegistryStore(parts.store),
+            cache=cache,
+            fresh=fresh,
+            positions=LogPositions(parts.wal),
+            feed=parts.feed,
+            clock=parts.clock,
+            partitions=parts.partitions,
+        ),
+        QuerySettings(deadline_s=parts.settings.consistency_deadline_s),
+    )
+
+
+def make_writes(parts: Parts, writer: LogWriter, fresh: FreshReader) -> LogWrites:
+    return LogWrites(writer, fresh, parts.partitions, parts.clock)

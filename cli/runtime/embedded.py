@@ -1,0 +1,126 @@
+"""The embedded deployment: log, builder, freshness, queries and gateway in one process."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from api.app import Gateway, GatewayParts
+from api.writes import LogWrites
+from builder.builder import IndexBuilder
+from cli.runtime.admin import admin_routes
+from cli.runtime.consumers import (
+    make_builder,
+    make_freshness,
+    make_queries,
+    make_writes,
+    open_cache,
+)
+from cli.runtime.folder import new_address, publish_address
+from cli.runtime.keys import ensure_key, first_words, make_callers
+from cli.runtime.parts import Parts, open_parts
+from core.consumer import LogConsumer
+from freshness.layer import FreshnessLayer
+from infra.log_loop import run_log_loop
+from infra.settings import Settings
+from ingest.writer import LogWriter
+from query.service import QueryService
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Everything but HTTP. `consuming` ends only when a consumer cannot go on; it then raises."""
+
+    parts: Parts
+    builder: IndexBuilder
+    freshness: FreshnessLayer
+    queries: QueryService
+    writes: LogWrites
+    consuming: asyncio.Task[None]
+
+    def not_ready(self) -> str | None:
+        if self.consuming.done():
+            return "the log is not consumed any more"
+        served = len(self.freshness.partitions) == self.parts.partitions
+        if not (served and self.freshness.ready):
+            return "recent writes are being read from the log"
+        return None
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """Consume the log and answer queries until the block ends; then a last flush, and all closed.
+
+    The data folder must be owned by the caller.
+    """
+    async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(open_parts(settings))
+        cache = open_cache(parts, "embedded")
+        stack.push_async_callback(cache.close)
+        builder, freshness = make_builder(parts, cache), make_freshness(parts)
+        await builder.start()
+        stack.push_async_callback(builder.stop)
+        await freshness.start()
+        stack.push_async_callback(freshness.stop)
+        stopping = asyncio.Event()
+        consuming = asyncio.create_task(_consume(parts, (builder, freshness), stopping))
+        stack.push_async_callback(_finish, consuming, stopping)
+        queries = make_queries(parts, cache, freshness)
+        await queries.start()
+        stack.push_async_callback(queries.stop)
+        writer = LogWriter(parts.wal, parts.clock)
+        stack.push_async_callback(writer.close)
+        writes = make_writes(parts, writer, freshness)
+        yield Engine(parts, builder, freshness, queries, writes, consuming)
+
+
+async def _consume(
+    parts: Parts, consumers: tuple[LogConsumer, ...], stopping: asyncio.Event
+) -> None:
+    """Feed every consumer with every partition; the first one that fails ends the others."""
+    partitions = range(parts.partitions)
+    async with asyncio.TaskGroup() as group:
+        for consumer in consumers:
+            group.create_task(run_log_loop(parts.wal, consumer, partitions, stop=stopping))
+
+
+async def _finish(consuming: asyncio.Task[None], stopping: asyncio.Event) -> None:
+    stopping.set()
+    await asyncio.gather(consuming, return_exceptions=True)
+
+
+async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
+    """Serve until `stopped` is set, or raise what ended the consumers."""
+    async with open_engine(settings) as engine:
+        parts = engine.parts
+        key = await ensure_key(parts)
+        address = new_address(f"http://{settings.host}:{settings.port}")
+        gateway = Gateway(
+            GatewayParts(
+                settings=settings,
+                catalog=parts.catalog,
+                callers=make_callers(parts),
+                directory=parts.directory,
+                writes=engine.writes,
+                reads=engine.queries,
+                metrics=parts.metrics,
+                not_ready=engine.not_ready,
+                sole=True,
+                routers=[admin_routes(parts, address.token)],
+            )
+        )
+        port = await gateway.start()
+        address = address.at(f"http://{settings.host}:{port}")
+        try:
+            publish_address(settings.data, address)
+            print(first_words(address.url, key), flush=True)
+            waiting = asyncio.create_task(stopped.wait())
+            await asyncio.wait((waiting, engine.consuming), return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if engine.consuming.done():
+                engine.consuming.result()
+        finally:
+            await gateway.stop()
