@@ -21,7 +21,10 @@ READ_TRIES = 8
 
 
 class NamespaceSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the newest manifest said when the registry was written. indexed_lsn: inclusive."""
+    """What the newest manifest said when the registry was written. indexed_lsn: inclusive.
+
+    unfinished: compaction may have had work to do; whoever owns the partition next looks again.
+    """
 
     generation: int
     version: int
@@ -29,6 +32,7 @@ class NamespaceSummary(msgspec.Struct, frozen=True, kw_only=True):
     record_count: int = 0
     byte_count: int = 0
     deleted: bool = False
+    unfinished: bool = False
 
 
 class RegistryState(msgspec.Struct, frozen=True, kw_only=True):
