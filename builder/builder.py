@@ -70,7 +70,11 @@ class IndexBuilder(LogConsumer):
             await self.revoke([partition], lost=False)
         parts = self._parts
         state = await take_over(parts.registry, partition, parts.log_id, parts.log_epoch)
-        self._owned[partition] = OwnedPartition(state)
+        owned = self._owned[partition] = OwnedPartition(state)
+        for (index_id, namespace), summary in state.namespaces.items():
+            if summary.unfinished and not summary.deleted:
+                self._to_compact[owned.work(index_id, namespace)] = owned
+        self._wake.set()
         logger.info(
             "partition %d is ours from offset %d on, owner epoch %d",
             *(partition, state.checkpoint, state.owner_epoch),

@@ -10,7 +10,7 @@ from builder.flush import flush
 from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition
 from builder.parts import BuilderParts
-from builder.policy import plan
+from builder.policy import may_need_compaction, plan
 from builder.settings import BuilderSettings
 from core.errors import CorruptData, Fenced, Unavailable
 from core.feed import ManifestEvent
@@ -99,7 +99,8 @@ class Jobs:
         covered = NO_LSN if manifest is None else manifest.indexed_lsn
         work.pending.done(max(batch[-1].lsn, covered))
         if manifest is not None:
-            owned.note(manifest)
+            limits = self._settings.compaction
+            owned.note(manifest, unfinished=may_need_compaction(manifest, limits))
         work.failures = 0
         if work.paused:
             logger.warning("%s goes on", _name(work))
@@ -109,12 +110,17 @@ class Jobs:
 
     async def _compact_once(self, owned: OwnedPartition, work: NamespaceWork) -> Manifest | None:
         target = await self._target(owned, work)
-        snapshot = work.manifest or await newest(self._shop, target.schema)
+        async with work.lock:
+            if work.manifest is None:
+                work.manifest = await newest(self._shop, target.schema)
+            snapshot = work.manifest
         if snapshot is None:
             return None
         limits = self._settings.compaction
         job = await asyncio.to_thread(plan, snapshot, limits)
         if job is None:
+            if work.manifest is snapshot:
+                owned.note(snapshot, unfinished=False)
             return None
         rewrite = await execute(self._shop, target.schema, snapshot, job, limits)
         async with work.lock:
@@ -125,7 +131,7 @@ class Jobs:
                 metrics.COMPACTIONS_DROPPED.inc()
                 return None
             work.manifest = manifest
-            owned.note(manifest)
+            owned.note(manifest, unfinished=True)
         metrics.COMPACTIONS.labels(type(job).__name__).inc()
         return manifest
 

@@ -71,16 +71,20 @@ class OwnedPartition:
         else:
             self.waiting[work.key] = work
 
-    def note(self, manifest: Manifest) -> None:
-        """Its summary goes into the next registry."""
-        self._changed[(manifest.index_id, manifest.namespace)] = NamespaceSummary(
+    def note(self, manifest: Manifest, *, unfinished: bool) -> None:
+        """Its summary goes into the next registry, if it says anything new."""
+        key = (manifest.index_id, manifest.namespace)
+        summary = NamespaceSummary(
             generation=manifest.generation,
             version=manifest.version,
             indexed_lsn=manifest.indexed_lsn,
             record_count=manifest.record_count,
             byte_count=manifest.byte_count,
             deleted=manifest.deleted,
+            unfinished=unfinished,
         )
+        if summary != self._changed.get(key, self.state.namespaces.get(key)):
+            self._changed[key] = summary
 
     def summaries(self) -> Iterator[tuple[NamespaceKey, NamespaceSummary]]:
         """Of every namespace of the partition, the deleted ones included."""

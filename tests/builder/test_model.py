@@ -1,0 +1,204 @@
+"""Random histories against a dict: flushes, compactions, kills and failing stores in between.
+
+At stake: an acknowledged write that is lost, a deleted record that comes back, a count that lies.
+"""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builder.builder import IndexBuilder
+from builder.policy import plan
+from core.errors import Unavailable
+from core.filters.model import Filter
+from core.filters.parse import parse_filter
+from core.indexes import IndexInfo
+from core.operations import (
+    CreateNamespace,
+    DeleteAll,
+    DeleteByFilter,
+    DeleteIds,
+    DeleteNamespace,
+    Operation,
+    UpdateByFilter,
+    UpdateById,
+    Upsert,
+)
+from core.records import Metadata, Record, SparseValues
+from infra.objects.local import LocalStore
+from tests.builder.world import COSINE, DENSE, DIMENSION, SMALL, SPARSE, World
+
+INDEXES = [DENSE, COSINE, SPARSE]
+COLORS = ["red", "green", "blue"]
+
+
+class History:
+    """Draws operations over few ids, so that they meet each other often."""
+
+    def __init__(self, seed: int, ids: int = 120) -> None:
+        self.random = random.Random(seed)
+        self.ids = [f"r{number}" for number in range(ids)]
+
+    def operation(self, info: IndexInfo) -> Operation:
+        draw = self.random.random()
+        if draw < 0.5:
+            names = self.random.sample(self.ids, self.random.randint(1, 25))
+            return Upsert(tuple(self._record(name, info) for name in names))
+        if draw < 0.7:
+            return DeleteIds(tuple(self.random.sample(self.ids, self.random.randint(1, 12))))
+        if draw < 0.85:
+            values = self._vector() if info.dimension and self.random.random() < 0.5 else None
+            patch: Metadata = {"size": float(self.random.randint(0, 9))}
+            return UpdateById(self.random.choice(self.ids), values=values, set_metadata=patch)
+        if draw < 0.92:
+            return UpdateByFilter(self._filter(), {"color": self.random.choice(COLORS)})
+        if draw < 0.97:
+            return DeleteByFilter(self._filter())
+        rest: list[Operation] = [DeleteAll(), DeleteNamespace(), CreateNamespace()]
+        return self.random.choice(rest)
+
+    def _record(self, name: str, info: IndexInfo) -> Record:
+        color = self.random.choice(COLORS)
+        size = float(self.random.randint(0, 9))
+        sparse = None
+        if info.dimension is None:
+            indices = np.array(sorted(self.random.sample(range(50), 3)), dtype=np.uint32)
+            sparse = SparseValues(indices, np.array([1.0, 0.5, 2.0], dtype=np.float32))
+        values = self._vector() if info.dimension else None
+        return Record(name, values, sparse, {"color": color, "size": size})
+
+    def _vector(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+        draws = [self.random.gauss(0.0, 1.0) for _ in range(DIMENSION)]
+        return np.array(draws, dtype=np.float32)
+
+    def _filter(self) -> Filter:
+        color, size = self.random.choice(COLORS), float(self.random.randint(7, 9))
+        return parse_filter({"color": color, "size": {"$gte": size}})
+
+
+async def drop(builder: IndexBuilder) -> None:
+    """As good as a kill: nothing is written any more, what was in memory is gone."""
+    await builder.revoke([0], lost=True)
+
+
+@pytest.mark.parametrize("info", INDEXES, ids=lambda info: info.index_id)
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_history(world: World, info: IndexInfo, seed: int) -> None:
+    history = History(seed)
+    builder = world.builder()
+    await builder.assign(0)
+    for _ in range(60):
+        operations = [history.operation(info) for _ in range(history.random.randint(1, 3))]
+        ns = history.random.choice(["n", "m"])
+        await world.write(*operations, index=info.index_id, ns=ns)
+        draw = history.random.random()
+        if draw < 0.6:
+            await world.feed_all(builder)
+            await builder.flush()
+            await world.check()
+        if 0.4 < draw < 0.7:
+            await builder.compact()
+            await at_rest(world)
+        elif draw > 0.9:
+            await drop(builder)
+            builder = world.builder()
+            await builder.assign(0)
+    await world.feed_all(builder)
+    await builder.flush()
+    await world.check()
+
+
+async def at_rest(world: World) -> None:
+    """Bounds hold once compaction has nothing more to do."""
+    for index, ns in world.truth:
+        manifest = await world.manifest(index, ns)
+        if manifest is not None and not manifest.deleted:
+            assert plan(manifest, SMALL) is None
+            assert sum(file.is_delta for file in manifest.files) <= SMALL.deltas
+            assert len(manifest.id_runs) <= SMALL.runs
+            row_bytes = manifest.dimension * 4
+            for file in manifest.files:
+                assert row_bytes * file.live <= SMALL.split_bytes or file.is_delta
+
+
+class Shaky(LocalStore):
+    """The Nth verb from now on fails: before it has an effect, or after."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.fail_at = 0
+        self.after = False
+        self.armed = False
+
+    async def put(self, key: str, data: bytes) -> None:
+        failing = self._fails()
+        if not failing or self.after:
+            await super().put(key, data)
+        if failing:
+            raise Unavailable("put")
+
+    async def put_if_absent(self, key: str, data: bytes) -> bool:
+        failing = self._fails()
+        created = False
+        if not failing or self.after:
+            created = await super().put_if_absent(key, data)
+        if failing:
+            raise Unavailable("put if absent")
+        return created
+
+    async def get(self, key: str) -> bytes:
+        if self._fails():
+            raise Unavailable("get")
+        return await super().get(key)
+
+    def _fails(self) -> bool:
+        self.fail_at -= int(self.armed)
+        return self.armed and self.fail_at == 0
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["no effect", "took effect"])
+async def test_the_nth_call_to_the_store_fails(tmp_path: Path, after: bool) -> None:
+    """One history of flushes and compactions; N = 1, 2, 3 … until nothing fails any more.
+
+    The builder repeats what failed; in every second round it is dropped instead and another one
+    starts from the checkpoint.
+    """
+    failed, nth = True, 0
+    while failed:
+        nth += 1
+        assert nth < 400, "the loop must end by itself"
+        store = Shaky(tmp_path / str(nth))
+        world = World(tmp_path / str(nth), store=store)
+        failed = await _history_with_failure(world, store, nth, after)
+        await world.close()
+    assert nth > 30, "the failures met every step of the history"
+
+
+async def _history_with_failure(world: World, store: Shaky, nth: int, after: bool) -> bool:
+    """Whether the failure was met."""
+    history = History(1)
+    builder = world.builder()
+    await builder.assign(0)
+    store.fail_at, store.after = nth, after
+    for number in range(12):
+        store.armed = True
+        await world.write(history.operation(DENSE), history.operation(DENSE))
+        for _ in range(20):
+            try:
+                await world.feed_all(builder)
+                await builder.flush()
+                break
+            except Unavailable:
+                if nth % 2:
+                    await drop(builder)
+                    builder = world.builder()
+                    await builder.assign(0)
+        else:
+            raise AssertionError("a single failure was not overcome")
+        if number % 2:
+            await builder.compact()
+        store.armed = False
+        await world.check()
+    return store.fail_at <= 0
