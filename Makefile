@@ -56,15 +56,15 @@ format: install ## Format the code
 	$(BIN)/ruff format .
 
 test: install clients lint ## Everything: house rules, types, unit, real Kafka + S3 + PostgreSQL, official clients
-	$(BIN)/python -m infra.services fetch
+	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: install clients ## The full counts of the long loops; writes docs/test-report.md
-	$(BIN)/python -m infra.services fetch
+	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m pytest --long-report docs/test-report.md $(ARGS)
 
 bench: install ## Ingest, latency and recall on real embeddings, embedded and Kafka + S3
-	$(BIN)/python -m infra.services fetch
+	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m bench.run $(ARGS)
 
 services: install ## Start a real Kafka, S3 server and PostgreSQL here and print the settings to use them
@@ -74,4 +74,4 @@ services-stop: install ## End just those
 	$(BIN)/python -m infra.services down
 
 clean: ## Remove the environment, caches and downloaded services (never the data folder)
-	rm -rf $(VENV) .clients .services .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) .clients .services/cache .mypy_cache .ruff_cache .pytest_cache build *.egg-info

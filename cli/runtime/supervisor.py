@@ -1,8 +1,8 @@
 """`firndb serve` on Kafka: the gateway in this process, the Faust roles as supervised children.
 
-A Faust worker wants an event loop and a process of its own. A child that ends is started again, after
-a wait that doubles while it keeps failing. Children end with this process however it dies: each reads
-a pipe whose other end is here, and stops when that closes.
+A Faust worker wants an event loop and a process of its own. A child that ends is started again,
+after a wait that doubles while it keeps failing. Children end with this process however it dies:
+each reads a pipe whose other end is here, and stops when that closes.
 """
 
 import asyncio
