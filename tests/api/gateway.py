@@ -1,0 +1,101 @@
+"""A gateway on real sockets over a catalog in a temporary folder and records in a dict."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from api.app import Gateway, GatewayParts
+from infra.catalog.callers import Callers
+from infra.catalog.catalog import Catalog
+from infra.catalog.directory import CatalogDirectory
+from infra.catalog.model import KeyRole
+from infra.settings import Settings
+from infra.telemetry import Metrics
+from tests.api.memory_index import MemoryIndex
+from tests.e2e.processes import index_ports
+
+KEY = "gateway-test-key"
+VIEWER_KEY = "gateway-viewer-key"
+OTHER_KEY = "another-projects-key"
+NEWEST = {"x-pinecone-api-version": "2026-07"}
+CLASSIC = {"x-pinecone-api-version": "2025-10"}
+SERVERLESS = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
+
+
+@dataclass
+class Running:
+    """A gateway that serves, and a client of it. `url`: of the control plane."""
+
+    gateway: Gateway
+    url: str
+    http: httpx.AsyncClient
+    catalog: Catalog
+    callers: Callers
+    memory: MemoryIndex
+    metrics: Metrics
+    not_ready: list[str] = field(default_factory=list)
+
+    async def ask(
+        self, method: str, path: str, *, key: str | None = KEY, host: str = "", **options: Any
+    ) -> httpx.Response:
+        headers: dict[str, str] = dict(options.pop("headers", {}))
+        if key is not None:
+            headers["api-key"] = key
+        return await self.http.request(
+            method, (host or self.url) + path, headers=headers, **options
+        )
+
+    async def create(self, name: str = "movies", **body: Any) -> Mapping[str, Any]:
+        """A new index in the classic shape, by default of dimension 3; its resource."""
+        wanted = {"name": name, "dimension": 3, "metric": "cosine", "spec": SERVERLESS, **body}
+        answer = await self.ask("POST", "/indexes", json=wanted, headers=CLASSIC)
+        assert answer.status_code == 201, answer.text
+        resource: Mapping[str, Any] = answer.json()
+        return resource
+
+
+@asynccontextmanager
+async def running_gateway(
+    folder: Path, *, sole: bool = True, **overrides: object
+) -> AsyncIterator[Running]:
+    """With an editor's and a viewer's key of one project, and an editor's key of another."""
+    settings = Settings.load(
+        {"data": folder, "port": 0, "index_ports": index_ports(10), **overrides}
+    )
+    catalog = Catalog.open(settings.catalog_url)
+    callers, memory, metrics = Callers(catalog), MemoryIndex(), Metrics()
+    not_ready: list[str] = []
+    parts = GatewayParts(
+        settings=settings,
+        catalog=catalog,
+        callers=callers,
+        directory=CatalogDirectory(catalog),
+        writes=memory,
+        reads=memory,
+        metrics=metrics,
+        not_ready=lambda: not_ready[0] if not_ready else None,
+        sole=sole,
+    )
+    gateway = Gateway(parts)
+    try:
+        if not await catalog.keys():
+            await _add_keys(catalog)
+        port = await gateway.start()
+        async with httpx.AsyncClient(timeout=30) as http:
+            url = f"http://127.0.0.1:{port}"
+            yield Running(gateway, url, http, catalog, callers, memory, metrics, not_ready)
+    finally:
+        await gateway.stop()
+        await catalog.close()
+
+
+async def _add_keys(catalog: Catalog) -> None:
+    ours = await catalog.ensure_project()
+    theirs = await catalog.ensure_project("another")
+    await catalog.add_key(ours.project_id, KEY)
+    await catalog.add_key(ours.project_id, VIEWER_KEY, role=KeyRole.VIEWER)
+    await catalog.add_key(theirs.project_id, OTHER_KEY)
