@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ingest.admit import Admitted, admit
-
 from core.clock import Clock
 from core.errors import FirnError, LogMismatch
 from core.feed import CheckpointEvent, FeedEvent, ManifestEvent, ManifestFeed
@@ -30,6 +28,7 @@ from freshness.protocol import (
     NamespacesRequest,
 )
 from freshness.sweep import Sweeper, SweepSettings
+from ingest.admit import Admitted, admit
 from storage.commit import ManifestStore
 from storage.registry import RegistryStore
 

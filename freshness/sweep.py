@@ -60,7 +60,7 @@ class Sweeper:
             await self._evict(memory, held, upto)
 
     async def _evict(self, memory: PartitionMemory, held: HeldNamespace, upto_lsn: int) -> None:
-        if upto_lsn == NO_LSN or (upto_lsn <= held.memory.floor_lsn and not held.is_empty):
+        if upto_lsn < 0 or (upto_lsn <= held.memory.floor_lsn and not held.is_empty):
             return
         while held.evict(upto_lsn, self.settings.rows_max):
             self._budget.changed(held)

@@ -1,13 +1,15 @@
 """The read side of FirnDB: every question about a namespace is a method here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from core.clock import Clock
+from core.errors import InvalidRequest
 from core.feed import ManifestFeed
 from core.indexes import IndexInfo
-from freshness.protocol import FreshReader
+from core.metric import Metric
+from freshness.protocol import TOUCHED_MAX, FreshReader, OutcomeKey
+from query.manifests import ManifestCache
 from query.model import (
     DEFAULT_READ,
     FetchResult,
@@ -20,22 +22,42 @@ from query.model import (
     StatsResult,
     WriteOutcome,
 )
-
-
-class Positions(Protocol):
-    """Where the log ends, asked after a query arrived."""
-
-    async def end_lsn(self, partition: int) -> int:
-        """The LSN (inclusive) of the newest durable record; NO_LSN for an empty partition."""
+from query.namespaces import NamespaceParts, NamespaceReads
+from query.operators.replay import OverlayCache
+from query.positions import Positions
+from query.records import Lister, fetch
+from query.registries import RegistryCache
+from query.search import Searcher, SearchParts
+from query.sight import Watch
+from storage.commit import ManifestStore
+from storage.file_cache import FileCache
+from storage.registry import RegistryStore
 
 
 @dataclass(frozen=True, slots=True)
 class QuerySettings:
-    """deadline_s: how long a default or strong read waits for freshness; the contract with readers
-    is 2 s.
+    """deadline_s: how long a default or strong read waits for freshness. touched_max: id hashes
+    taken from freshness before candidates are checked one by one.
     """
 
     deadline_s: float = 2.0
+    touched_max: int = TOUCHED_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParts:
+    """`partitions`: of the log, fixed at its creation. `fresh`: the layer itself, or a client that
+    finds it.
+    """
+
+    manifests: ManifestStore
+    registries: RegistryStore
+    cache: FileCache
+    fresh: FreshReader
+    positions: Positions
+    feed: ManifestFeed
+    clock: Clock
+    partitions: int
 
 
 class QueryService:
@@ -45,18 +67,51 @@ class QueryService:
     strong read or a `min_lsn` was not reached in time.
     """
 
+    def __init__(self, parts: QueryParts, settings: QuerySettings | None = None) -> None:
+        settings = settings or QuerySettings()
+        self._feed = parts.feed
+        self._unsubscribe: Callable[[], None] | None = None
+        self._states = ManifestCache(parts.manifests, parts.cache, parts.clock)
+        overlays = OverlayCache()
+        self._watch = Watch(
+            self._states,
+            parts.fresh,
+            parts.positions,
+            parts.clock,
+            parts.partitions,
+            settings.deadline_s,
+        )
+        self._searcher = Searcher(
+            SearchParts(self._watch, parts.fresh, parts.cache, overlays, settings.touched_max)
+        )
+        self._namespaces = NamespaceReads(
+            NamespaceParts(
+                watch=self._watch,
+                fresh=parts.fresh,
+                registries=RegistryCache(parts.registries, parts.clock),
+                manifests=parts.manifests,
+                cache=parts.cache,
+                overlays=overlays,
+                partitions=parts.partitions,
+            )
+        )
+
     async def start(self) -> None:
-        """Subscribes to the feed."""
-        raise NotImplementedError
+        """Listens to the feed: manifests are then refreshed before somebody needs them."""
+        self._unsubscribe = self._feed.subscribe(self._states.hear)
 
     async def stop(self) -> None:
-        raise NotImplementedError
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        await self._states.close()
 
     async def query(self, index: IndexInfo, namespace: str, request: QueryRequest) -> QueryResult:
         """`InvalidRequest` if the request does not fit the index. An absent namespace or id has no
         matches.
         """
-        raise NotImplementedError
+        _check(index, request)
+        return await self._searcher.search(index, namespace, request)
 
     async def fetch(
         self,
@@ -65,7 +120,7 @@ class QueryService:
         ids: Sequence[str],
         options: ReadOptions = DEFAULT_READ,
     ) -> FetchResult:
-        raise NotImplementedError
+        return await fetch(self._watch, index, namespace, ids, options)
 
     async def list_ids(
         self,
@@ -77,10 +132,10 @@ class QueryService:
         options: ReadOptions = DEFAULT_READ,
     ) -> ListResult:
         """`InvalidRequest` for a token that is not ours."""
-        raise NotImplementedError
+        return await Lister(self._watch, index, namespace, prefix).page(limit, token, options)
 
     async def stats(self, index: IndexInfo, options: ReadOptions = DEFAULT_READ) -> StatsResult:
-        raise NotImplementedError
+        return await self._namespaces.stats(index, options)
 
     async def namespaces(
         self,
@@ -90,13 +145,14 @@ class QueryService:
         token: str | None = None,
         options: ReadOptions = DEFAULT_READ,
     ) -> NamespacesResult:
-        raise NotImplementedError
+        """`InvalidRequest` for a token that is not ours."""
+        return await self._namespaces.page(index, prefix, limit, token, options)
 
     async def describe_namespace(
         self, index: IndexInfo, namespace: str, options: ReadOptions = DEFAULT_READ
     ) -> NamespaceResult:
         """`NotFound` if it does not exist."""
-        raise NotImplementedError
+        return await self._namespaces.describe(index, namespace, options)
 
     async def outcome(
         self,
@@ -111,7 +167,23 @@ class QueryService:
 
         create: existed False = created, True = 409. delete namespace and deletes: False = 404.
         """
-        raise NotImplementedError
+        key = OutcomeKey(lsn, request_id)
+        return await self._namespaces.outcome(index, namespace, key, deadline_s)
 
 
-_ = (Clock, ManifestFeed, FreshReader)
+def _check(index: IndexInfo, request: QueryRequest) -> None:
+    """The edge has validated already; this keeps a programming error from a wrong answer."""
+    given = (request.vector is not None or request.sparse is not None, request.id is not None)
+    if given in ((True, True), (False, False)):
+        raise InvalidRequest("a query gives either an id or a vector")
+    if request.top_k < 1:
+        raise InvalidRequest("top_k must be at least 1")
+    if request.id is not None:
+        return
+    if index.dimension is None:
+        if request.vector is not None or request.sparse is None:
+            raise InvalidRequest("a sparse index is searched by sparse values")
+    elif request.vector is None or len(request.vector) != index.dimension:
+        raise InvalidRequest(f"the query's vector must have dimension {index.dimension}")
+    elif request.sparse is not None and index.metric is not Metric.DOTPRODUCT:
+        raise InvalidRequest("sparse values need an index with metric dotproduct")

@@ -1,0 +1,175 @@
+"""The manifests that queries work with: cached per namespace, refreshed on news, proven newest on
+demand.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from core.clock import Clock
+from core.errors import FirnError
+from core.feed import FeedEvent, ManifestEvent
+from core.log import NO_LSN
+from core.records import StoredRecord
+from storage.commit import ManifestStore
+from storage.file_cache import FileCache
+from storage.manifest import Manifest
+from storage.namespace import NamespaceReader
+
+# A manifest is some kilobytes, with centroids up to a few megabytes for the largest.
+NAMESPACES_MAX = 4_096
+# A manifest read this long ago cannot have been collected: garbage is older than the longest query.
+TRUSTED_S = 60.0
+# Bases of pending updates, kept per manifest so that every query does not read them again.
+BASES_MAX = 20_000
+
+NamespaceKey = tuple[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class NamespaceState:
+    """One manifest and what is known of it. `manifest` None: the namespace never had one.
+
+    complete_lsn: every entry of the namespace up to here (inclusive) is inside; at least
+    `indexed_lsn`, more after a proof.
+    """
+
+    manifest: Manifest | None
+    reader: NamespaceReader | None
+    complete_lsn: int
+    read_s: float
+    bases: dict[str, StoredRecord | None] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        return 0 if self.manifest is None else self.manifest.version
+
+    @property
+    def exists(self) -> bool:
+        return self.manifest is not None and not self.manifest.deleted
+
+    async def read(self, ids: Sequence[str]) -> dict[str, StoredRecord]:
+        """Live records of the files; absent ids are left out."""
+        return {} if self.reader is None else await self.reader.read(ids)
+
+    async def read_bases(self, ids: Sequence[str]) -> dict[str, StoredRecord]:
+        """As `read`, remembered for the next query."""
+        missing = [i for i in ids if i not in self.bases]
+        if missing:
+            found = await self.read(missing)
+            if len(self.bases) + len(missing) > BASES_MAX:
+                self.bases.clear()
+            self.bases.update({i: found.get(i) for i in missing})
+        bases = ((i, self.bases.get(i)) for i in ids)
+        return {i: base for i, base in bases if base is not None}
+
+
+class ManifestCache:
+    """For one event loop. News makes it read the new manifest in the background; queries go on with
+    the old one.
+    """
+
+    def __init__(self, manifests: ManifestStore, files: FileCache, clock: Clock) -> None:
+        self._manifests = manifests
+        self._files = files
+        self._clock = clock
+        self._states: OrderedDict[NamespaceKey, NamespaceState] = OrderedDict()
+        self._locks: dict[NamespaceKey, asyncio.Lock] = {}
+        self._refreshing: dict[NamespaceKey, asyncio.Task[None]] = {}
+
+    async def get(self, index_id: str, namespace: str) -> NamespaceState:
+        key = (index_id, namespace)
+        state = self._states.get(key)
+        if state is None:
+            async with self._lock(key):
+                state = self._states.get(key) or await self._load(key, None)
+        if key in self._states:
+            self._states.move_to_end(key)
+        return state
+
+    async def prove(self, index_id: str, namespace: str, floor_lsn: int) -> NamespaceState:
+        """A state complete up to `floor_lsn` at least: all entries up to there were in published
+        manifests before this call, and the manifest is found to be the newest during it.
+        """
+        key = (index_id, namespace)
+        async with self._lock(key):
+            state = self._states.get(key)
+            if state is not None and state.complete_lsn >= floor_lsn:
+                return state
+            if state is None or not await self._still_newest(key, state):
+                state = await self._load(key, None if state is None else state.version)
+            state.complete_lsn = max(state.complete_lsn, floor_lsn)
+            return state
+
+    async def refresh(self, index_id: str, namespace: str) -> NamespaceState:
+        """The newest manifest as of this call."""
+        key = (index_id, namespace)
+        async with self._lock(key):
+            known = self._states.get(key)
+            return await self._load(key, None if known is None else known.version)
+
+    def hear(self, event: FeedEvent) -> None:
+        if not isinstance(event, ManifestEvent):
+            return
+        key = (event.index_id, event.namespace)
+        state = self._states.get(key)
+        if state is None or state.version >= event.version or key in self._refreshing:
+            return
+        task = asyncio.create_task(self._refresh(key, event.version))
+        self._refreshing[key] = task
+
+    async def close(self) -> None:
+        tasks = list(self._refreshing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _refresh(self, key: NamespaceKey, version: int) -> None:
+        try:
+            async with self._lock(key):
+                state = self._states.get(key)
+                if state is None or state.version < version:
+                    await self._load(key, version)
+        except FirnError:
+            # the old one is good until freshness sends a reader back; then the error is the
+            # reader's
+            return
+        finally:
+            del self._refreshing[key]
+
+    async def _still_newest(self, key: NamespaceKey, state: NamespaceState) -> bool:
+        recent = self._clock.monotonic() - state.read_s < TRUSTED_S
+        if state.manifest is None or not recent:
+            return False
+        return await self._manifests.is_newest(*key, state.version)
+
+    async def _load(self, key: NamespaceKey, at_least: int | None) -> NamespaceState:
+        """Reads and keeps; the lock is held. A state that is already newer stays."""
+        asked_s = self._clock.monotonic()
+        manifest = await self._manifests.newest(*key, at_least=at_least or None)
+        known = self._states.get(key)
+        if known is not None and manifest is not None and known.version == manifest.version:
+            known.read_s = asked_s
+            return known
+        reader = None
+        if manifest is not None and manifest.files:
+            reader = NamespaceReader(self._files, manifest)
+        complete = NO_LSN if manifest is None else manifest.indexed_lsn
+        if known is not None:
+            complete = max(complete, known.complete_lsn)
+        state = NamespaceState(manifest, reader, complete, asked_s)
+        self._keep(key, state)
+        return state
+
+    def _keep(self, key: NamespaceKey, state: NamespaceState) -> None:
+        self._states[key] = state
+        self._states.move_to_end(key)
+        while len(self._states) > NAMESPACES_MAX:
+            oldest, _ = self._states.popitem(last=False)
+            lock = self._locks.get(oldest)
+            if lock is not None and not lock.locked():
+                del self._locks[oldest]
+
+    def _lock(self, key: NamespaceKey) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())

@@ -1,0 +1,125 @@
+"""probe: open and scan the files of a plan, nearest first, until enough rows have been seen."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from core.scan import Mask
+from freshness.protocol import Pending
+from query.model import Cost
+from query.operators.replay import Overlay, OverlayCache, filters_of
+from query.operators.scan_file import FileScan, Question, scan_file
+from query.plan import Plan, enough_rows, has_enough, may_match_file
+from storage.file_cache import FileCache
+from storage.file_reader import FileReader
+from storage.namespace import NamespaceReader
+
+# numpy gives the GIL away while it multiplies: a few threads use a few cores; more would only
+# switch.
+THREADS = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    place: int
+    reader: FileReader
+    live: Mask
+    overlay: Overlay | None
+
+
+class Probe:
+    """One query's way through the files of one manifest."""
+
+    def __init__(
+        self,
+        reader: NamespaceReader,
+        cache: FileCache,
+        overlays: OverlayCache,
+        filter_ops: Sequence[Pending],
+        cost: Cost,
+    ) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._overlays = overlays
+        self._filter_ops = filter_ops
+        self._cost = cost
+
+    async def run(self, plan: Plan, question: Question) -> list[FileScan]:
+        """Scans everything in `always`, and of `ranked` as many as needed."""
+        cost = self._cost
+        cost.clusters_considered, cost.clusters_pruned = plan.considered, plan.pruned
+        cost.rows_considered = plan.total_live
+        question = replace(question, trees=question.trees and not plan.everything)
+        wanted = enough_rows(plan.total_live, question.k)
+        ranked = list(plan.ranked)
+        wave = list(plan.always)
+        wave += _take(self._reader, ranked, wanted - self._live(wave))
+        scans: list[FileScan] = []
+        while wave:
+            scans += await self._scan(wave, question)
+            live, selected = sum(s.live for s in scans), sum(s.selected for s in scans)
+            if not ranked or has_enough(plan.total_live, live, selected, question.k):
+                break
+            # a filter lets few rows pass: each wave doubles what has been seen
+            wave = _take(self._reader, ranked, max(live, wanted))
+        return scans
+
+    async def _scan(self, places: Sequence[int], question: Question) -> list[FileScan]:
+        files = self._reader.manifest.files
+        cost = self._cost
+        for place in places:
+            held = self._cache.holds(files[place])
+            cost.cache_hits += held
+            cost.gets += 0 if held else 1 + (files[place].vectors is not None)
+            cost.deltas_scanned += files[place].is_delta
+        cost.files_opened += len(places)
+        cost.clusters_probed += len(places)
+        cost.rounds += 1
+        readers = await self._reader.files(places)
+        opened = [
+            _Opened(
+                place, reader, self._reader.live_mask(place), await self._overlay(place, reader)
+            )
+            for place, reader in zip(places, readers, strict=True)
+        ]
+        share = -(-len(opened) // THREADS)
+        groups = [opened[at : at + share] for at in range(0, len(opened), share)]
+        done = await asyncio.gather(
+            *(asyncio.to_thread(_scan_all, group, question) for group in groups)
+        )
+        scans = [scan for group in done for scan in group]
+        for found in scans:
+            cost.rows_scanned += found.scanned
+            vectors = found.rows.vectors
+            width = 0 if vectors is None else 4 * vectors.shape[1]
+            cost.bytes_scanned += found.scanned * width
+        return scans
+
+    async def _overlay(self, place: int, reader: FileReader) -> Overlay | None:
+        file = self._reader.manifest.files[place]
+        operations = filters_of(self._filter_ops)
+        if not any(may_match_file(file, op.filter, frozenset()) for op in operations):
+            return None
+        return await self._overlays.get(reader, self._filter_ops)
+
+    def _live(self, places: Sequence[int]) -> int:
+        return sum(self._reader.manifest.files[place].live for place in places)
+
+
+def _take(reader: NamespaceReader, ranked: list[int], rows: int) -> list[int]:
+    """Removes from the front of `ranked` until their live rows reach `rows`."""
+    taken: list[int] = []
+    while ranked and rows > 0:
+        place = ranked.pop(0)
+        rows -= reader.manifest.files[place].live
+        taken.append(place)
+    return taken
+
+
+def _scan_all(group: Sequence[_Opened], question: Question) -> list[FileScan]:
+    return list(_scans(group, question))
+
+
+def _scans(group: Sequence[_Opened], question: Question) -> Iterator[FileScan]:
+    for opened in group:
+        yield scan_file(opened.place, opened.reader, opened.live, opened.overlay, question)
