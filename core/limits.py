@@ -30,8 +30,8 @@ FILTER_IN_VALUES_MAX = 10_000
 FILTER_CONDITIONS_MAX = 1000
 FILTER_DEPTH_MAX = 32
 
-# A 2 MiB JSON body takes at most about twice as much in the log (a value of a vector: 2 bytes become
-# 4); only a filter of hundreds of thousands of one-digit numbers takes more, and is refused. Below
-# the 8 MiB that the logs accept, with room for key and headers.
+# A 2 MiB JSON body takes at most about twice as much in the log (a value of a vector: 2 bytes
+# become 4); only a filter of hundreds of thousands of one-digit numbers takes more, and is refused.
+# Below the 8 MiB that the logs accept, with room for key and headers.
 LOG_RECORD_BYTES_MAX = 7 << 20
 REQUEST_ID_CHARS_MAX = 128

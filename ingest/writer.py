@@ -89,12 +89,13 @@ class LogWriter:
     async def write(self, index_id: str, namespace: str, entries: Sequence[Entry]) -> Written:
         """Returns once the entries are durable, all in one record, in this order.
 
-        `namespace` is the canonical name. Errors: `TooLarge` for more than one record can hold,
-        `Overloaded` when too much is queued, `Unavailable` from the log: then the entries may still
-        take effect. A cancelled call does not take back its entries.
+        At least one entry; `namespace` is the canonical name. Errors: `TooLarge` for more than one
+        record can hold, `Overloaded` when too much is queued, `Unavailable` from the log: then the
+        entries may still take effect. A cancelled call does not take back its entries.
         """
         if self._closed:
             raise Unavailable("The log writer is shutting down; try again.")
+        assert entries, "a record without entries would become a dead letter"
         encoded = [encode_entry(entry) for entry in entries]
         size = sum(map(len, encoded))
         if size > LOG_RECORD_BYTES_MAX:

@@ -31,8 +31,7 @@ def parse_filter(obj: object) -> Filter:
     """
     parser = _Parser()
     node = And(()) if obj == {} and isinstance(obj, dict) else parser.filter(obj, 1)
-    if _depth(node) > FILTER_DEPTH_MAX:
-        raise InvalidRequest(f"The filter is nested too deeply; the limit is {FILTER_DEPTH_MAX}.")
+    _check_depth(_depth(node), FILTER_DEPTH_MAX)
     return node
 
 
@@ -43,10 +42,7 @@ class _Parser:
         self._conditions = 0
 
     def filter(self, obj: object, depth: int) -> Filter:
-        if depth > _WIRE_DEPTH_MAX:
-            raise InvalidRequest(
-                f"The filter is nested too deeply; the limit is {FILTER_DEPTH_MAX}."
-            )
+        _check_depth(depth, _WIRE_DEPTH_MAX)
         if not isinstance(obj, dict):
             raise InvalidRequest(f"A filter must be an object, got {_shown(obj)} instead.")
         if not obj:
@@ -82,10 +78,7 @@ class _Parser:
         return [self.filter(part, depth + 1) for part in value]
 
     def _operators(self, field: str, operators: dict[object, object], depth: int) -> Filter:
-        if depth > _WIRE_DEPTH_MAX:
-            raise InvalidRequest(
-                f"The filter is nested too deeply; the limit is {FILTER_DEPTH_MAX}."
-            )
+        _check_depth(depth, _WIRE_DEPTH_MAX)
         if not operators:
             raise InvalidRequest(
                 f"Field {_shown(field)} has an empty condition; use an operator such as $eq."
@@ -173,6 +166,11 @@ def _bad_operand(
 
 def _all(parts: list[Filter]) -> Filter:
     return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _check_depth(depth: int, depth_max: int) -> None:
+    if depth > depth_max:
+        raise InvalidRequest(f"The filter is nested too deeply; the limit is {FILTER_DEPTH_MAX}.")
 
 
 def _depth(node: Filter) -> int:

@@ -109,7 +109,7 @@ def _may(condition: Condition, field: FieldStatistics, rows: int) -> bool:
         case Comparison.EXISTS:
             return field.rows > 0 if operands[0] is True else field.rows < rows
         case Comparison.EQ | Comparison.IN:
-            return any(_may_hold(operand, field) for operand in operands)
+            return _may_hold(operands, field)
         case Comparison.NE | Comparison.NIN:
             return not _holds_only(operands, field, rows)
         case ordering:
@@ -133,7 +133,7 @@ def _must(condition: Condition, field: FieldStatistics, rows: int) -> bool:
         case Comparison.EQ | Comparison.IN:
             return _holds_only(operands, field, rows)
         case Comparison.NE | Comparison.NIN:
-            return not any(_may_hold(operand, field) for operand in operands)
+            return not _may_hold(operands, field)
         case ordering:
             bound = _bound(condition)
             return (
@@ -153,12 +153,18 @@ def _bound(condition: Condition) -> float:
     return bound
 
 
-def _may_hold(operand: Scalar, field: FieldStatistics) -> bool:
-    if isinstance(operand, bool):
-        return operand in field.booleans
-    if isinstance(operand, str):
-        return field.strings is None or operand in field.strings
-    return field.numbers > 0 and field.minimum <= operand <= field.maximum
+def _may_hold(operands: tuple[Scalar, ...], field: FieldStatistics) -> bool:
+    """False only if no row holds any of the operands; `$in` may have 10,000 of them."""
+    if field.strings is None:
+        if any(isinstance(o, str) for o in operands):
+            return True
+    elif not frozenset(field.strings).isdisjoint(operands):
+        return True
+    if field.numbers and any(
+        isinstance(o, float) and field.minimum <= o <= field.maximum for o in operands
+    ):
+        return True
+    return any(isinstance(o, bool) and o in field.booleans for o in operands)
 
 
 def _holds_only(operands: tuple[Scalar, ...], field: FieldStatistics, rows: int) -> bool:

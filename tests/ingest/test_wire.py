@@ -156,7 +156,7 @@ async def test_what_the_edge_accepted_is_never_rejected_later(
 
 
 async def test_metadata_at_the_size_limit_is_accepted_again() -> None:
-    """One integer takes two bytes more as the float64 it becomes; both sides must measure the same."""
+    """An integer takes two bytes more as the float64 it becomes: both sides measure that."""
     for filler in range(40 * 1024 - 40, 40 * 1024):
         vector = VectorBody(id="a", values=[1, 2, 3], metadata={"n": 1, "s": "x" * filler})
         try:
@@ -303,7 +303,7 @@ async def test_entries_of_deleted_indexes_are_skipped_without_a_dead_letter(key:
 
 
 async def test_while_the_catalog_is_away_nothing_is_decided() -> None:
-    """A rejection here would lose an acknowledged write of an index that is just not in the cache."""
+    """A rejection would lose acknowledged writes of an index that is not in the cache."""
     directory = Directory()
     directory.away = True
     with pytest.raises(Unavailable):
