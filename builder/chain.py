@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from core.clock import Clock, new_uuid
 from core.errors import LogMismatch
+from core.feed import ManifestEvent
 from core.object_store import ObjectStore
 from storage.commit import ManifestConflict
 from storage.file_cache import FileCache
@@ -94,6 +95,19 @@ def blank(shop: Workshop, target: Target, version: int) -> Manifest:
         dimension=schema.dimension or 0,
         metric=schema.metric.value,
         created_ms=shop.clock.now_ms(),
+    )
+
+
+def event_of(manifest: Manifest, partition: int) -> ManifestEvent:
+    return ManifestEvent(
+        index_id=manifest.index_id,
+        namespace=manifest.namespace,
+        partition=partition,
+        generation=manifest.generation,
+        version=manifest.version,
+        indexed_lsn=manifest.indexed_lsn,
+        deleted=manifest.deleted,
+        record_count=manifest.record_count,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from builder import metrics
-from builder.chain import Target, Workshop, newest
+from builder.chain import Target, Workshop, event_of, newest
 from builder.compact import commit_rewrite, execute
 from builder.flush import flush
 from builder.namespace import Buffer, NamespaceWork
@@ -13,7 +13,6 @@ from builder.parts import BuilderParts
 from builder.policy import may_need_compaction, plan
 from builder.settings import BuilderSettings
 from core.errors import CorruptData, Fenced, Unavailable
-from core.feed import ManifestEvent
 from core.log import NO_LSN
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
@@ -143,18 +142,8 @@ class Jobs:
         return Target(schema, owned.owner_epoch)
 
     async def _publish(self, owned: OwnedPartition, manifest: Manifest) -> None:
-        event = ManifestEvent(
-            index_id=manifest.index_id,
-            namespace=manifest.namespace,
-            partition=owned.number,
-            generation=manifest.generation,
-            version=manifest.version,
-            indexed_lsn=manifest.indexed_lsn,
-            deleted=manifest.deleted,
-            record_count=manifest.record_count,
-        )
         try:
-            await self._parts.feed.publish(event)
+            await self._parts.feed.publish(event_of(manifest, owned.number))
         except Unavailable as error:  # news may be missed: the next commit brings newer ones
             logger.warning("manifest %d is not announced: %s", manifest.version, error)
 

@@ -191,8 +191,8 @@ class World:
         self.truth: dict[tuple[str, str], Life] = {}
         self.builders: list[IndexBuilder] = []
 
-    def builder(self, log_id: str = "log-1", log_epoch: int = 1) -> IndexBuilder:
-        parts = BuilderParts(
+    def parts(self, log_id: str = "log-1", log_epoch: int = 1) -> BuilderParts:
+        return BuilderParts(
             store=self.store,
             manifests=self.manifests,
             registry=self.registry,
@@ -205,7 +205,9 @@ class World:
             log_epoch=log_epoch,
             partitions=1,
         )
-        self.builders.append(IndexBuilder(parts, self.settings))
+
+    def builder(self, log_id: str = "log-1", log_epoch: int = 1) -> IndexBuilder:
+        self.builders.append(IndexBuilder(self.parts(log_id, log_epoch), self.settings))
         return self.builders[-1]
 
     async def write(self, *operations: Operation, index: str = "dense", ns: str = "n") -> int:
