@@ -23,6 +23,10 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
 )
+from botocore.exceptions import (
+    ConnectionError as EndpointError,
+)
+from botocore.handlers import add_expect_header
 
 from core.errors import (
     ConfigError,
@@ -158,7 +162,10 @@ class S3Store(ObjectStore):
 
     async def _connected(self) -> Any:
         if self._client is None:
-            self._client = await self._session.set_session()
+            client = await self._session.set_session()
+            # Waiting for "100 Continue" before the body would add a round trip to every put.
+            client.meta.events.unregister("before-call.s3", add_expect_header)
+            self._client = client
         return self._client
 
     async def _call(self, verb: str, key: str, **more: Any) -> Any:
@@ -199,6 +206,7 @@ class S3Store(ObjectStore):
         except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
             raise ConfigError(f"S3 at {self._place}: {error}") from error
         except (
+            EndpointError,
             HTTPClientError,
             IncompleteReadError,
             aiohttp.ClientError,

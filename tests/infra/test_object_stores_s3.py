@@ -105,10 +105,12 @@ async def scripted(answers: Sequence[bytes]) -> AsyncIterator[tuple[S3Store, lis
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     store = S3Store("b", endpoint=f"http://127.0.0.1:{port}", access_key="a", secret_key="b")
-    yield store, heads
-    await store.close()
-    server.close()
-    await server.wait_closed()
+    try:
+        yield store, heads
+    finally:
+        await store.close()
+        server.close()
+        await server.wait_closed()
 
 
 async def test_a_rival_put_under_way_is_waited_for() -> None:
