@@ -24,6 +24,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+_CATALOG_SCHEMES = ("postgresql://", "postgresql+psycopg://", "sqlite:///")
 _INDEX_HOST_WORDS = frozenset(("host", "port", "name", "project"))
 
 
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
     flush_bytes: int = Field(32 * MIB, ge=1, description="… or at this many bytes of log")
     flush_age_s: float = Field(2.0, gt=0, description="… or when its oldest write is this old")
 
+    builder_host: str = Field("127.0.0.1", description="address of the builder's health port")
+    builder_port: int = Field(
+        8191, ge=0, le=65535, description="its port: /healthz, /readyz, /metrics (0: any free)"
+    )
+
     freshness_host: str = Field("127.0.0.1", description="address of this worker's HTTP server")
     freshness_port: int = Field(8190, ge=0, le=65535, description="its port (0: any free)")
     freshness_url: str | None = Field(
@@ -152,7 +158,7 @@ class Settings(BaseSettings):
     @field_validator("catalog")
     @classmethod
     def _check_catalog(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("postgresql://", "sqlite:///")):
+        if value is not None and not value.startswith(_CATALOG_SCHEMES):
             raise ValueError("give postgresql://user:password@host:port/database")
         return value
 

@@ -29,6 +29,12 @@ class Deployment:
             host: str = client.post("/indexes", json=body).raise_for_status().json()["host"]
         return host
 
+    def metric_urls(self) -> list[str]:
+        """Where every process of the deployment shows its metrics."""
+        names = ("FIRNDB_BUILDER_PORT", "FIRNDB_FRESHNESS_PORT")
+        ports = [self.process.environment[n] for n in names if n in self.process.environment]
+        return [self.url, *(f"http://127.0.0.1:{port}" for port in ports)]
+
     def data_client(self, host: str) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=host, headers={"Api-Key": KEY}, timeout=60)
 
@@ -53,12 +59,13 @@ def distributed(folder: Path, services: Mapping[str, str]) -> Iterator[Deploymen
 
     `services` are the FIRNDB_* settings that reach them.
     """
-    port, fresh = free_ports(2)
+    port, fresh, builder = free_ports(3)
     arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
     arguments += ["--index-ports", index_ports(), "--api-key", KEY]
     settings = {
         "FIRNDB_FLUSH_AGE_S": "0.5",
         "FIRNDB_FRESHNESS_PORT": str(fresh),
+        "FIRNDB_BUILDER_PORT": str(builder),
         "FIRNDB_KAFKA_PARTITIONS": "4",
         **services,
     }
