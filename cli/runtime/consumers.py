@@ -1,5 +1,6 @@
 """The two consumers of the log and the query service, put together from the parts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from api.writes import LogWrites
@@ -28,7 +29,21 @@ def open_cache(parts: Parts, role: str) -> FileCache:
     return FileCache(parts.store, folder, parts.settings.cache_bytes)
 
 
-def make_builder(parts: Parts, cache: FileCache) -> IndexBuilder:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds that are no settings of a deployment; None: as the settings say. With tiny ones a few
+    rows make many files, and memory forgets at once.
+    """
+
+    building: BuilderSettings | None = None
+    sweeping: SweepSettings | None = None
+    reading: QuerySettings | None = None
+
+
+USUAL = Bounds()
+
+
+def make_builder(parts: Parts, cache: FileCache, bounds: Bounds = USUAL) -> IndexBuilder:
     return IndexBuilder(
         BuilderParts(
             store=parts.store,
@@ -43,7 +58,7 @@ def make_builder(parts: Parts, cache: FileCache) -> IndexBuilder:
             log_epoch=parts.epoch.epoch,
             partitions=parts.partitions,
         ),
-        builder_settings(parts.settings),
+        bounds.building or builder_settings(parts.settings),
     )
 
 
@@ -57,7 +72,7 @@ def builder_settings(settings: Settings) -> BuilderSettings:
     )
 
 
-def make_freshness(parts: Parts) -> FreshnessLayer:
+def make_freshness(parts: Parts, bounds: Bounds = USUAL) -> FreshnessLayer:
     return FreshnessLayer(
         FreshnessParts(
             log=parts.wal,
@@ -70,12 +85,14 @@ def make_freshness(parts: Parts) -> FreshnessLayer:
         ),
         FreshnessSettings(
             limits=MemoryLimits(size_bytes=parts.settings.freshness_memory_bytes),
-            sweep=SweepSettings(grace_s=parts.settings.freshness_grace_s),
+            sweep=bounds.sweeping or SweepSettings(grace_s=parts.settings.freshness_grace_s),
         ),
     )
 
 
-def make_queries(parts: Parts, cache: FileCache, fresh: FreshReader) -> QueryService:
+def make_queries(
+    parts: Parts, cache: FileCache, fresh: FreshReader, bounds: Bounds = USUAL
+) -> QueryService:
     return QueryService(
         QueryParts(
             manifests=ManifestStore(parts.store),
@@ -87,7 +104,7 @@ def make_queries(parts: Parts, cache: FileCache, fresh: FreshReader) -> QuerySer
             clock=parts.clock,
             partitions=parts.partitions,
         ),
-        QuerySettings(deadline_s=parts.settings.consistency_deadline_s),
+        bounds.reading or QuerySettings(deadline_s=parts.settings.consistency_deadline_s),
     )
 
 

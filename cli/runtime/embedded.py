@@ -11,6 +11,8 @@ from api.writes import LogWrites
 from builder.builder import IndexBuilder
 from cli.runtime.admin import admin_routes
 from cli.runtime.consumers import (
+    USUAL,
+    Bounds,
     make_builder,
     make_freshness,
     make_queries,
@@ -51,7 +53,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterator[Engine]:
     """Consume the log and answer queries until the block ends; then a last flush, and all closed.
 
     The data folder must be owned by the caller.
@@ -60,7 +62,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         parts = await stack.enter_async_context(open_parts(settings))
         cache = open_cache(parts, "embedded")
         stack.push_async_callback(cache.close)
-        builder, freshness = make_builder(parts, cache), make_freshness(parts)
+        builder, freshness = make_builder(parts, cache, bounds), make_freshness(parts, bounds)
         await builder.start()
         stack.push_async_callback(builder.stop)
         await freshness.start()
@@ -68,7 +70,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         stopping = asyncio.Event()
         consuming = asyncio.create_task(_consume(parts, (builder, freshness), stopping))
         stack.push_async_callback(_finish, consuming, stopping)
-        queries = make_queries(parts, cache, freshness)
+        queries = make_queries(parts, cache, freshness, bounds)
         await queries.start()
         stack.push_async_callback(queries.stop)
         writer = LogWriter(parts.wal, parts.clock)
