@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from builder import metrics
 from builder.intake import Intake
@@ -23,6 +23,8 @@ from core.consumer import LogConsumer
 from core.errors import FailedPrecondition, Fenced, FirnError, Unavailable
 from core.feed import CheckpointEvent
 from core.log import LogRecord
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class IndexBuilder(LogConsumer):
             retry_s=self._settings.directory_retry_s,
         )
         self._owned: dict[int, OwnedPartition] = {}
-        self._tasks: dict[asyncio.Task[None], OwnedPartition] = {}
+        self._tasks: dict[asyncio.Task[Any], OwnedPartition] = {}
         self._flushing = 0
         self._compacting = 0
         self._to_compact: dict[NamespaceWork, OwnedPartition] = {}
@@ -128,13 +130,13 @@ class IndexBuilder(LogConsumer):
         """
         for owned in self._some(partition):
             await self._drain(owned)
-            await self._checkpoint(owned)
+            await self._tracked(owned, self._checkpoint(owned))
 
     async def compact(self, partition: int | None = None) -> None:
         """Every namespace with something in memory is compacted until it is at rest."""
         for owned in self._some(partition):
             for work in list(owned.works.values()):
-                while await self._jobs.compact(owned, work):
+                while await self._tracked(owned, self._jobs.compact(owned, work)):
                     pass
 
     def status(self) -> BuilderStatus:
@@ -200,16 +202,25 @@ class IndexBuilder(LogConsumer):
         found.sort(key=lambda item: -item[0])
         return [(owned, work) for _, owned, work in found]
 
-    def _begin(self, owned: OwnedPartition, job: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, owned: OwnedPartition, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """All that writes runs in such a task, so that a revocation can end it."""
         task = asyncio.create_task(job)
         self._tasks[task] = owned
         task.add_done_callback(self._ended)
+        return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    async def _tracked(self, owned: OwnedPartition, job: Coroutine[Any, Any, T]) -> T:
+        task = self._begin(owned, job)
+        await asyncio.wait((task,))
+        if task.cancelled():
+            _check(owned)
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
         self._wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.critical("a builder task failed", exc_info=error)
+        if not task.cancelled() and not isinstance(task.exception(), FirnError | None):
+            logger.critical("a builder task failed", exc_info=task.exception())
 
     async def _flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         try:
@@ -244,7 +255,9 @@ class IndexBuilder(LogConsumer):
         while works := [w for w in owned.waiting.values() if len(w.pending) and not w.paused]:
             _check(owned)
             before = sum(len(work.pending) for work in works)
-            await asyncio.gather(*(self._jobs.flush(owned, work) for work in works))
+            flushes = [self._begin(owned, self._jobs.flush(owned, work)) for work in works]
+            await asyncio.wait(flushes)
+            _check(owned)
             for work in works:
                 self._after(owned, work)
             if sum(len(w.pending) for w in works if not w.paused) >= before:
@@ -276,7 +289,7 @@ class IndexBuilder(LogConsumer):
             try:
                 async with asyncio.timeout(self._settings.stop_s):
                     await self._drain(owned)
-                    await self._checkpoint(owned)
+                    await self._tracked(owned, self._checkpoint(owned))
             except (TimeoutError, FirnError) as error:
                 logger.warning(
                     "partition %d is left with entries that its next owner replays: %s",

@@ -187,7 +187,9 @@ class World:
         self.log = ListLog(gap)
         self.dead_log = ListLog()
         self.clock = clock or SystemClock()
-        self.settings = settings or BuilderSettings(compaction=SMALL)
+        self.settings = settings or BuilderSettings(
+            compaction=SMALL, tick_s=0.01, directory_retry_s=0.01, backoff_first_s=0.01
+        )
         self.truth: dict[tuple[str, str], Life] = {}
         self.builders: list[IndexBuilder] = []
 
