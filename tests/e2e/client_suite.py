@@ -96,7 +96,7 @@ async def test_index_life(flavour: str) -> None:
         assert described.status.ready
         assert described.tags["team"] == "ice"
         listed = await call(client.list_indexes)
-        if hasattr(listed, "__aiter__"):
+        if hasattr(type(listed), "__aiter__"):
             names = [i.name async for i in listed]
         else:
             names = [i.name for i in listed]
@@ -425,13 +425,13 @@ async def test_a_thousand_records_at_once(flavour: str) -> None:
         vectors = [
             {
                 "id": f"v{i:04}",
-                "values": [math.sin(i * (j + 1)) for j in range(8)],
+                "values": [math.sin((i + 1) * (j + 1)) for j in range(8)],
                 "metadata": {"i": i, "third": i % 3 == 0},
             }
             for i in range(1000)
         ]
         await call(index.upsert, vectors=vectors)
-        query = [math.sin(500 * (j + 1)) for j in range(8)]
+        query = [math.sin(501 * (j + 1)) for j in range(8)]
         found = await call(index.query, vector=query, top_k=1000)
         assert len(found.matches) == 1000
         assert found.matches[0].id == "v0500"
