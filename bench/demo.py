@@ -8,13 +8,10 @@ temporary folder and ends it afterwards.
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +21,8 @@ from pinecone import Pinecone, ServerlessSpec
 
 from bench.dataset import documents, query_vectors, questions, vectors
 from cli.runtime.folder import running_server
+from tests.e2e.deployments import embedded
+from tests.e2e.processes import KEY
 
 INDEX = "demo-texts"
 BATCH = 150  # records of 384 floats: about 1.2 MB of JSON, under the 2 MB limit of an upsert
@@ -35,51 +34,8 @@ SEARCHES: list[tuple[int, dict[str, Any] | None]] = [
     (161, {"section": {"$in": ["doc", "utils"]}}),
     (127, None),
     (396, {"lexname": "noun.person"}),
-    (244, {"source": "debian", "installed_size": {"$lt": 200}}),
+    (525, {"section": "libs", "installed_size": {"$lt": 200}}),
 ]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-@contextmanager
-def temporary_server() -> Iterator[tuple[str, str]]:
-    """(URL, API key) of a server of our own, ended at the end."""
-    port, index_port = free_ports(2)
-    key = "demo-key-demo-key-demo-key"
-    with tempfile.TemporaryDirectory(prefix="firndb-demo-") as folder:
-        print(f"no server runs: starting one at http://127.0.0.1:{port} for this demo")
-        command = [*FIRNDB, "serve", "--data", folder, "--port", str(port), "--api-key", key]
-        command += ["--index-ports", f"{index_port}-{index_port}"]
-        log = Path(folder, "server.log")
-        with log.open("wb") as output:
-            server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-            try:
-                wait_until_ready(f"http://127.0.0.1:{port}", server, log)
-                yield f"http://127.0.0.1:{port}", key
-            finally:
-                server.terminate()
-                server.wait(30)
-
-
-def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        if server.poll() is not None:
-            sys.exit(f"the server ended at once:\n{log.read_text()}")
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    sys.exit(f"the server does not answer:\n{log.read_text()}")
 
 
 @contextmanager
@@ -97,8 +53,10 @@ def server(folder: Path) -> Iterator[tuple[str, str]]:
         )
         yield owner.url, json.loads(made.stdout)["key"]
     else:
-        with temporary_server() as own:
-            yield own
+        with tempfile.TemporaryDirectory(prefix="firndb-demo-") as place:
+            print("no server runs: starting one for this demo")
+            with embedded(Path(place)) as own:
+                yield own.url, KEY
 
 
 def load(client: Pinecone) -> Any:
@@ -118,9 +76,8 @@ def load(client: Pinecone) -> Any:
     started = time.perf_counter()
     for first in range(0, len(rows), BATCH):
         index.upsert(vectors=rows[first : first + BATCH])
-        print(f"\r  upserted {min(first + BATCH, len(rows))}/{len(rows)}", end="", flush=True)
     taken = time.perf_counter() - started
-    print(f"\r  upserted {len(rows)} records of 384 dimensions in {taken:.1f} s")
+    print(f"  upserted {len(rows)} records of 384 dimensions in {taken:.1f} s")
     print(f"  the index holds {index.describe_index_stats().total_vector_count} records")
     return index
 
