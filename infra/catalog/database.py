@@ -6,6 +6,7 @@
 import asyncio
 import fcntl
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 10_000
 # Any number, the same for every role: the advisory lock under which PostgreSQL is migrated.
 MIGRATION_LOCK = 0x4649524E
+# alembic keeps what it works on in module globals: threads of one process take turns.
+_MIGRATING = threading.Lock()
+_SQLITE_AWAY = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+)
 
 
 class Database:
@@ -96,12 +106,19 @@ def _in_transaction(engine: sa.Engine, work: Callable[[Connection], T]) -> T:
     try:
         with engine.begin() as connection:
             return work(connection)
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-        raise Unavailable("the catalog database does not answer; try again soon") from error
-    except sa.exc.DBAPIError as error:
-        if error.connection_invalidated:
-            raise Unavailable("the catalog database went away; try again soon") from error
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        if _is_away(error):
+            raise Unavailable("the catalog database does not answer; try again soon") from error
         raise
+
+
+def _is_away(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> bool:
+    """Trying again may help; otherwise the database or the statement is broken."""
+    if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool became free
+        return True
+    if isinstance(error.orig, sqlite3.Error):  # whose OperationalError is also a missing table
+        return getattr(error.orig, "sqlite_errorcode", None) in _SQLITE_AWAY
+    return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
 
 
 def migrate(engine: sa.Engine) -> None:
@@ -114,6 +131,7 @@ def migrate(engine: sa.Engine) -> None:
         return scripts._upgrade_revs("head", revision)
 
     with (
+        _MIGRATING,
         engine.execution_options(firn_write=True).begin() as connection,
         EnvironmentContext(config, scripts, fn=upgrade) as environment,
     ):

@@ -1,0 +1,51 @@
+"""Log lines and metrics of a process."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from infra.telemetry import Metrics, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def restore_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_a_line_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "text")
+    logging.getLogger("api.server").warning("port %d is taken", 8081)
+    logging.getLogger("api.server").debug("not shown")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith(" warning api.server: port 8081 is taken")
+
+
+def test_an_object_for_machines_also_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    try:
+        raise ValueError("what went wrong")
+    except ValueError:
+        logging.getLogger("api").exception("it failed\nbadly")
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["logger"]) == ("error", "api")
+    assert told["message"] == "it failed\nbadly"
+    assert "ValueError: what went wrong" in told["error"]
+
+
+def test_a_metric_asked_for_twice_is_the_same_one() -> None:
+    metrics = Metrics()
+    for _ in range(2):
+        metrics.counter("firndb_writes_total", "Writes", ("kind",)).labels("upsert").inc()
+        metrics.latency("firndb_wait_seconds", "Waits").observe(0.02)
+    text = metrics.text().decode()
+    assert 'firndb_writes_total{kind="upsert"} 2.0' in text
+    assert 'firndb_wait_seconds_bucket{le="0.025"} 2.0' in text
+    with pytest.raises(TypeError, match="firndb_writes_total"):
+        metrics.gauge("firndb_writes_total", "Writes")
