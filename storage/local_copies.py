@@ -182,7 +182,7 @@ def _copy_name(object_name: str) -> str:
 
 
 def _are(data: bytes, ref: ObjectRef) -> bool:
-    return len(data) == ref.size and checksum(data) == ref.checksum
+    return checksum(data) == ref.checksum
 
 
 def _matches(path: Path, ref: ObjectRef) -> bool:

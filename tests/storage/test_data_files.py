@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def test_lazy_parts_are_built_once_however_many_threads_ask(
 
     def count() -> list[dict[str, str | float | bool | list[str]]]:
         built.append(threading.get_ident())
+        time.sleep(0.02)  # long enough for all the others to ask
         return real()
 
     monkeypatch.setattr(reader._columns_file, "all_metadata", count)
