@@ -58,8 +58,9 @@ class CompactionLimits:
 
     cluster_bytes: vectors of one cluster at its best (measured: ~4 MB balances GETs, bytes and
     rewriting). split_bytes: a bigger one is split; also where the first clustering happens.
-    deltas, runs: the most at rest. fold_fraction: rows of deltas (and dead rows) over rows of the
-    file before it is rewritten: 0.4 rewrites (1 + 0.4) / 0.4 = 3.5 rows for each row that arrives.
+    deltas, runs: the most at rest. fold_fraction: rows of deltas, or dead rows, over rows of the
+    file before it is rewritten: 0.5 rewrites (1 + 0.5) / 0.5 = 3 rows for each row that arrives,
+    and lets a probe read up to half as many rows again.
     dead_fraction: the same for dead rows of a namespace without clusters, from `dead_rows_min` on,
     below which a rewrite costs more than what it saves. job_bytes: the most vectors one job holds
     in memory (a job of one file or one cluster always goes).
@@ -69,7 +70,7 @@ class CompactionLimits:
     split_bytes: int = 8 << 20
     deltas: int = 8
     runs: int = 8
-    fold_fraction: float = 0.4
+    fold_fraction: float = 0.5
     dead_fraction: float = 0.3
     dead_rows_min: int = 100
     sparse_file_rows: int = 16_384
@@ -214,31 +215,30 @@ def _clusters_to_fold(
     manifest: Manifest, clusters: int, limits: CompactionLimits
 ) -> tuple[int, ...]:
     """Worst first, as many as one job may hold."""
-    live, changed = [0] * clusters, [0] * clusters
+    settled, added, dead = [0] * clusters, [0] * clusters, [0] * clusters
     for file in manifest.files:
         if file.is_delta:
             for cluster, rows in group_live(file).items():
                 if cluster != UNGROUPED:
-                    live[cluster] += rows
-                    changed[cluster] += rows
+                    added[cluster] += rows
         else:
-            live[file.cluster] += file.live
-            changed[file.cluster] += file.dead_count
+            settled[file.cluster] += file.live
+            dead[file.cluster] += file.dead_count
     row_bytes = manifest.dimension * 4
     # A cluster that has few rows is not rewritten for each handful that joins it.
     floor = limits.cluster_bytes // row_bytes // 4
     pressed: list[tuple[float, int]] = []
     for cluster in range(clusters):
-        excess = live[cluster] * row_bytes / limits.split_bytes
-        settled = max(live[cluster] - changed[cluster], floor, 1)
-        pressure = changed[cluster] / settled / limits.fold_fraction
+        excess = (settled[cluster] + added[cluster]) * row_bytes / limits.split_bytes
+        changed = max(added[cluster], dead[cluster])
+        pressure = changed / max(settled[cluster], floor, 1) / limits.fold_fraction
         # A big cluster that one fold has just left big (a racing flush) is split by the next.
         if excess > 1.0 or pressure > 1.0:
             pressed.append((max(excess, pressure), cluster))
     chosen: list[int] = []
     room = limits.job_bytes
     for _, cluster in sorted(pressed, key=lambda p: (-p[0], p[1])):
-        room -= live[cluster] * row_bytes
+        room -= (settled[cluster] + added[cluster]) * row_bytes
         if chosen and room < 0:
             break
         chosen.append(cluster)

@@ -1,0 +1,281 @@
+"""The policies: bounds that hold at rest, an end that is reached, and what rewriting costs."""
+
+from collections import Counter
+from math import ceil
+
+import msgspec
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyroaring import BitMap
+
+from builder.policy import (
+    Compaction,
+    CompactionLimits,
+    FlushLimits,
+    FoldClusters,
+    FoldFiles,
+    MergeDeltas,
+    MergeRuns,
+    PendingLoad,
+    Recluster,
+    clusters_of,
+    delta_debt,
+    group_live,
+    may_need_compaction,
+    plan,
+    should_flush,
+)
+from builder.successor import with_files
+from core.clock import new_uuid
+from storage.manifest import DataFile, IdRun, Manifest, ObjectRef
+
+LIMITS = CompactionLimits()
+DIMENSION = 384
+ROW_BYTES = 4 * DIMENSION
+
+
+class Simulation:
+    """A namespace as metadata only: what jobs would do to the files, with evenly spread rows."""
+
+    def __init__(self, limits: CompactionLimits, dimension: int = DIMENSION) -> None:
+        self.limits = limits
+        self.random = np.random.default_rng(1)
+        self.rewritten = 0
+        self.jobs: Counter[str] = Counter()
+        self.manifest = Manifest(
+            index_id="i",
+            namespace="n",
+            log_id="l",
+            log_epoch=1,
+            version=1,
+            generation=0,
+            owner_epoch=1,
+            commit_uuid="c",
+            dimension=dimension,
+        )
+
+    @property
+    def clusters(self) -> int:
+        dimension = self.manifest.dimension
+        return len(self.manifest.centroids) // (4 * dimension) if dimension else 0
+
+    def flush(self, rows: int, replaced: int = 0) -> None:
+        """`rows` new versions, of which `replaced` make older rows dead, drawn evenly."""
+        files = [self._with_deaths(file, replaced) for file in self.manifest.files]
+        groups = self._spread(rows) if self.clusters else Counter({-1: rows})
+        self._set([*files, self._file("deltas", groups)], runs=1)
+
+    def delete(self, share: float) -> None:
+        """That share of every file's rows."""
+        total = sum(f.live for f in self.manifest.files)
+        dead = int(total * share)
+        self._set([self._with_deaths(file, dead) for file in self.manifest.files], runs=0)
+
+    def settle(self, jobs_max: int = 500) -> None:
+        for _ in range(jobs_max):
+            job = plan(self.manifest, self.limits)
+            if job is None:
+                return
+            assert may_need_compaction(self.manifest, self.limits)
+            self._do(job)
+        raise AssertionError("compaction finds no rest")
+
+    def _do(self, job: Compaction) -> None:
+        self.jobs[type(job).__name__] += 1
+        files, before = list(self.manifest.files), self.manifest.record_count
+        match job:
+            case MergeRuns(runs=names):
+                kept = [r for r in self.manifest.id_runs if r.object.name not in names]
+                merged = [r for r in self.manifest.id_runs if r.object.name in names]
+                run = _run(sum(r.entries for r in merged), [f for r in merged for f in r.files])
+                self.manifest = msgspec.structs.replace(self.manifest, id_runs=(*kept, run))
+                return
+            case MergeDeltas(files=uuids):
+                groups: Counter[int] = Counter()
+                for file in files:
+                    if file.uuid in uuids:
+                        groups += Counter(group_live(file))
+                if self.clusters:
+                    groups += self._spread(groups.pop(-1, 0))
+                self._replace(uuids, [self._file("deltas", groups)])
+            case FoldFiles(files=uuids):
+                live = sum(f.live for f in files if f.uuid in uuids)
+                size = live if self.manifest.dimension else self.limits.sparse_file_rows
+                parts = [min(size, live - at) for at in range(0, live, size)]
+                centroids = 0 if len(uuids) == len(files) else self.clusters
+                made = [self._file("clusters", Counter({-1: rows})) for rows in parts]
+                self._replace(uuids, made, centroids)
+            case Recluster(clusters=clusters):
+                made = [
+                    self._file("clusters", Counter({number: rows}))
+                    for number, rows in enumerate(_parts(before, clusters))
+                ]
+                self._replace([f.uuid for f in files], made, clusters)
+            case FoldClusters(clusters=numbers):
+                for number in numbers:
+                    self._fold(number)
+        assert self.manifest.record_count == before
+
+    def _fold(self, number: int) -> None:
+        live, kept = 0, []
+        for file in self.manifest.files:
+            if file.is_delta:
+                groups = Counter(group_live(file))
+                live += groups.pop(number, 0)
+                if groups.total():
+                    kept.append(self._file("deltas", groups, rewritten=False))
+            elif file.cluster == number:
+                live += file.live
+            else:
+                kept.append(file)
+        parts = _parts(live, clusters_of(live * ROW_BYTES, self.limits))
+        numbers = [number, *range(self.clusters, self.clusters + len(parts) - 1)]
+        made = [
+            self._file("clusters", Counter({n: rows}))
+            for n, rows in zip(numbers, parts, strict=True)
+        ]
+        self._set([*kept, *made], runs=1, clusters=self.clusters + len(parts) - 1)
+
+    def _replace(
+        self, uuids: "list[str] | tuple[str, ...]", made: list[DataFile], clusters: int = -1
+    ) -> None:
+        kept = [f for f in self.manifest.files if f.uuid not in uuids]
+        self._set([*kept, *made], runs=1, clusters=self.clusters if clusters < 0 else clusters)
+
+    def _set(self, files: list[DataFile], runs: int, clusters: int = -1) -> None:
+        matrix = self.manifest.centroids if clusters < 0 else bytes(clusters * ROW_BYTES)
+        added = [_run(10, [f.uuid for f in files])] * runs
+        self.manifest = with_files(self.manifest, files, [*self.manifest.id_runs, *added], matrix)
+
+    def _file(self, kind: str, groups: "Counter[int]", *, rewritten: bool = True) -> DataFile:
+        rows = groups.total()
+        if kind == "clusters" or len(groups) > 1 or -1 not in groups:
+            self.rewritten += rows if rewritten else 0
+        uuid, first, ranges = new_uuid(), 0, []
+        for number, size in sorted(groups.items()):
+            if number >= 0 and kind == "deltas":
+                ranges.append((number, first))
+            first += size
+        return DataFile(
+            uuid=uuid,
+            columns=ObjectRef(name=f"{kind}/{uuid}.arrow", size=rows, checksum=""),
+            vectors=None,
+            rows=rows,
+            cluster=next(iter(groups)) if kind == "clusters" else -1,
+            groups=tuple(ranges),
+        )
+
+    def _spread(self, rows: int) -> "Counter[int]":
+        drawn = self.random.integers(self.clusters, size=rows)
+        return Counter(drawn.tolist())
+
+    def _with_deaths(self, file: DataFile, deaths: int) -> DataFile:
+        total = sum(f.live for f in self.manifest.files)
+        dead = file.dead_rows()
+        live = np.setdiff1d(np.arange(file.rows), np.array(dead, dtype=np.int64))
+        count = min(len(live), ceil(deaths * len(live) / max(total, 1)))
+        dead |= BitMap(self.random.choice(live, count, replace=False).tolist())
+        return msgspec.structs.replace(file, dead=dead.serialize(), dead_count=len(dead))
+
+
+def _parts(rows: int, parts: int) -> list[int]:
+    return [rows // parts + int(n < rows % parts) for n in range(parts)]
+
+
+def _run(entries: int, files: list[str]) -> IdRun:
+    name = ObjectRef(name=f"ids/{new_uuid()}", size=entries, checksum="")
+    return IdRun(object=name, entries=entries, files=tuple(files))
+
+
+def assert_at_rest(manifest: Manifest, limits: CompactionLimits) -> None:
+    deltas = [f for f in manifest.files if f.is_delta]
+    assert len(deltas) <= limits.deltas
+    assert len(manifest.id_runs) <= limits.runs
+    assert delta_debt(manifest, limits) == 0
+    for file in manifest.files:
+        if manifest.dimension and not file.is_delta:
+            assert file.live * ROW_BYTES <= limits.split_bytes
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("flush"), st.integers(1, 6000), st.floats(0, 1)),
+        st.tuples(st.just("delete"), st.just(0), st.floats(0, 1)),
+    ),
+    max_size=25,
+)
+
+
+@given(steps=STEPS, dense=st.booleans(), settle_each=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_compaction_comes_to_rest_within_its_bounds(
+    steps: list[tuple[str, int, float]], dense: bool, settle_each: bool
+) -> None:
+    simulation = Simulation(LIMITS, DIMENSION if dense else 0)
+    for kind, rows, share in steps:
+        if kind == "flush":
+            simulation.flush(rows, int(rows * share))
+        else:
+            simulation.delete(share)
+        if settle_each:
+            simulation.settle()
+    simulation.settle()
+    assert_at_rest(simulation.manifest, LIMITS)
+
+
+def test_rewriting_stays_bounded_under_churn() -> None:
+    """40,000 records, then 10 rounds that each overwrite a tenth, in flushes of 500: rows written
+    by compaction and flush for each row that came. The goal for all bytes is 5.
+    """
+    simulation = Simulation(LIMITS)
+    for _ in range(80):
+        simulation.flush(500)
+        simulation.settle()
+    simulation.rewritten = 0
+    for _ in range(80):
+        simulation.flush(500, replaced=500)
+        simulation.settle()
+    amplification = simulation.rewritten / 40_000
+    assert amplification < 5.0, simulation.jobs
+
+
+def test_a_shrunk_namespace_gets_fewer_clusters() -> None:
+    simulation = Simulation(LIMITS)
+    simulation.flush(40_000)
+    simulation.settle()
+    assert simulation.clusters > 10
+    simulation.delete(0.95)
+    simulation.settle()
+    assert simulation.clusters == 0
+    assert len(simulation.manifest.files) == 1
+
+
+def test_tiny_namespaces_are_left_alone() -> None:
+    """A handful of dead rows is no reason to write files."""
+    simulation = Simulation(LIMITS)
+    simulation.flush(10)
+    simulation.delete(0.5)
+    assert plan(simulation.manifest, LIMITS) is None
+    assert not may_need_compaction(simulation.manifest, LIMITS)
+
+
+@given(
+    records=st.integers(0, 50_000),
+    size=st.integers(0, 1 << 26),
+    age_s=st.floats(0, 100),
+    operations=st.integers(0, 100),
+    debt=st.floats(0, 50),
+)
+def test_flushing(records: int, size: int, age_s: float, operations: int, debt: float) -> None:
+    """More of anything never speaks against a flush; memory bounds hold whatever the debt."""
+    limits = FlushLimits()
+    load = PendingLoad(records, size, age_s, operations)
+    more = PendingLoad(records + 1, size + 1, age_s + 1, operations + 1)
+    flushing = should_flush(load, limits, debt)
+    assert not flushing or should_flush(more, limits, debt)
+    assert not flushing or should_flush(load, limits, 0.0)
+    if records >= limits.records or size >= limits.bytes:
+        assert flushing
+    if age_s >= limits.age_s:
+        assert should_flush(load, limits, 0.0)
