@@ -211,6 +211,11 @@ class FreshnessLayer:
         return all(memory.ready for memory in self._partitions.values())
 
     @property
+    def size_bytes(self) -> int:
+        """Memory of everything held, as the budget counts it."""
+        return self._budget.size_bytes
+
+    @property
     def partitions(self) -> tuple[int, ...]:
         return tuple(self._partitions)
 

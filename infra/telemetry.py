@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.metrics import MetricWrapperBase
 
 # Seconds. From a query in memory (1 ms) to the longest deadline (25 s), about three a decade.
@@ -76,8 +83,8 @@ class Metrics:
         return made
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """All of them in Prometheus' text format, and those of the process (memory, CPU, files)."""
+        return generate_latest(self._registry) + generate_latest(REGISTRY)
 
     def _known_or(self, name: str, kind: type[M], meaning: str, labels: Sequence[str]) -> M:
         known = self._known.get(name)

@@ -1,0 +1,56 @@
+"""What a process shows of its parts on /metrics: read from them when asked, costing nothing before."""
+
+from dataclasses import fields
+
+from cli.runtime.parts import Parts
+from freshness.layer import FreshnessLayer
+from infra.objects.counting import StoreCounts
+from storage.file_cache import FileCache
+
+_BYTES = {"read_bytes": "read", "written_bytes": "written"}
+
+
+def show_store(parts: Parts) -> None:
+    """Requests and bytes asked of the object store, retries included, by verb."""
+    requests = parts.metrics.gauge(
+        "firndb_object_store_requests", "Requests to the object store since the start", ["verb"]
+    )
+    sizes = parts.metrics.gauge(
+        "firndb_object_store_bytes", "Bytes from and to the object store since the start", ["way"]
+    )
+    for field in fields(StoreCounts):
+        name = field.name
+
+        def now(name: str = name) -> float:
+            return float(getattr(parts.counts.counts(), name))
+
+        if name in _BYTES:
+            sizes.labels(_BYTES[name]).set_function(now)
+        else:
+            requests.labels(name).set_function(now)
+
+
+def show_cache(parts: Parts, cache: FileCache) -> None:
+    gauge = parts.metrics.gauge
+    gauge("firndb_cache_bytes", "Bytes of cached files on disk").set_function(
+        lambda: cache.copied_bytes
+    )
+    gauge("firndb_cache_heap_bytes", "Memory of what open files have built").set_function(
+        lambda: cache.heap_bytes
+    )
+    gauge("firndb_cache_open_files", "Data files and id runs that are mapped").set_function(
+        lambda: cache.readers
+    )
+
+
+def show_freshness(parts: Parts, freshness: FreshnessLayer) -> None:
+    gauge = parts.metrics.gauge
+    gauge("firndb_freshness_bytes", "Memory of writes that are held").set_function(
+        lambda: freshness.size_bytes
+    )
+    gauge("firndb_freshness_partitions", "Partitions served").set_function(
+        lambda: len(freshness.partitions)
+    )
+    gauge("firndb_freshness_ready", "1: every assigned partition is recovered").set_function(
+        lambda: int(freshness.ready)
+    )
