@@ -72,6 +72,10 @@ class Gateway:
         await self._indexes.stop()
         await self._http.stop()
 
+    async def follow_once(self) -> None:
+        """Notice at once which indexes other processes created and deleted."""
+        await self._indexes.follow_once()
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
@@ -91,10 +95,15 @@ def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers)
         *parts.routers,
     ):
         app.include_router(routes)
+    add_error_answers(app)
+    return Edge(app, parts.metrics, bytes_max)
+
+
+def add_error_answers(app: FastAPI) -> None:
+    """Every error of every route becomes JSON in Pinecone's shape."""
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(FirnError, _answer_error)
     app.add_exception_handler(Exception, _answer_error)
-    return Edge(app, parts.metrics, bytes_max)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

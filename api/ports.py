@@ -1,4 +1,4 @@
-"""What the data plane's routes need behind them: the write path and `query.service` implement it."""
+"""What the data plane's routes need; the write path and `query.service` implement it."""
 
 from collections.abc import Sequence
 from typing import Protocol

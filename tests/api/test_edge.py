@@ -1,0 +1,119 @@
+"""What every request meets: bounds, an id, JSON errors, no internals; and what machines ask."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.api.gateway import CLASSIC, Running
+
+QUERY = {"vector": [1, 2, 3], "topK": 1}
+
+
+async def chunks(total: int) -> AsyncIterator[bytes]:
+    """A body whose length is not announced."""
+    for _ in range(total // 65536):
+        yield b" " * 65536
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("path", ["/indexes", "/vectors/upsert"])
+async def test_a_body_that_is_too_large_is_refused_and_the_client_gets_to_read_why(
+    gateway: Running, path: str, announced: bool
+) -> None:
+    host = (await gateway.create())["host"] if path.startswith("/vectors") else ""
+    size = 8 << 20
+    content = b" " * size if announced else chunks(size)
+    answer = await gateway.ask("POST", path, host=host, content=content)
+    assert answer.status_code == 413
+    assert "2097152 bytes" in answer.text
+    assert (await gateway.ask("GET", "/indexes")).status_code == 200
+
+
+async def test_a_body_of_just_the_limit_is_read(gateway: Running) -> None:
+    answer = await gateway.ask("POST", "/indexes", content=b" " * (2 << 20))
+    assert answer.status_code == 400
+
+
+async def test_unknown_paths_and_methods_answer_in_json(gateway: Running) -> None:
+    unknown = await gateway.ask("GET", "/nothing/here")
+    assert unknown.json()["error"] == {
+        "code": "NOT_FOUND",
+        "message": "There is nothing at /nothing/here",
+    }
+    assert (await gateway.ask("GET", "/vectors/nothing")).json()["code"] == 5
+    wrong = await gateway.ask("PUT", "/indexes")
+    assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
+    assert (await gateway.ask("GET", "/query")).json()["code"] == 12
+    assert (await gateway.ask("GET", "/docs")).status_code == 404
+
+
+async def test_an_unforeseen_error_is_logged_with_its_traceback_and_told_without(
+    gateway: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = (await gateway.create())["host"]
+    gateway.memory.fail_with = RuntimeError("secret: /etc/firn/key")
+    with caplog.at_level(logging.ERROR):
+        answer = await gateway.ask("POST", "/query", host=host, json=QUERY)
+    assert answer.status_code == 500
+    assert answer.json()["code"] == 13
+    assert "secret" not in answer.text
+    logged = [r for r in caplog.records if r.name == "api.errors"]
+    assert len(logged) == 1
+    assert "secret" in str(logged[0].exc_info)
+    again = await gateway.ask("POST", "/query", host=host, json=QUERY)
+    assert again.status_code == 200
+
+
+async def test_every_answer_has_an_id_of_its_own(gateway: Running) -> None:
+    answers = [await gateway.ask("GET", path) for path in ("/indexes", "/nothing", "/healthz")]
+    assert len({a.headers["x-pinecone-request-id"] for a in answers}) == 3
+
+
+async def test_beyond_the_bound_of_requests_in_flight_clients_are_told_to_slow_down(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.edge.IN_FLIGHT_MAX", 4)
+    host = (await gateway.create())["host"]
+    arrived, release = asyncio.Semaphore(0), asyncio.Event()
+    query = gateway.memory.query
+
+    async def held(*arguments: object) -> object:
+        arrived.release()
+        await release.wait()
+        return await query(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gateway.memory, "query", held)
+    asking = [
+        asyncio.create_task(gateway.ask("POST", "/query", host=host, json=QUERY)) for _ in range(4)
+    ]
+    for _ in asking:
+        await arrived.acquire()
+    refused = await gateway.ask("POST", "/query", host=host, json=QUERY)
+    assert (refused.status_code, refused.json()["code"]) == (429, 8)
+    assert refused.headers["retry-after"] == "1"
+    release.set()
+    assert [a.status_code for a in await asyncio.gather(*asking)] == [200] * 4
+
+
+async def test_readiness_tells_what_is_missing(gateway: Running) -> None:
+    async def ask(path: str) -> httpx.Response:
+        return await gateway.ask("GET", path, key=None)
+
+    assert (await ask("/readyz")).status_code == 200
+    gateway.not_ready.append("freshness replays partition 3")
+    waiting = await ask("/readyz")
+    assert waiting.status_code == 503
+    assert waiting.json()["reason"] == "freshness replays partition 3"
+    assert (await ask("/healthz")).status_code == 200
+
+
+async def test_metrics_count_what_was_answered(gateway: Running) -> None:
+    await gateway.ask("GET", "/indexes", headers=CLASSIC)
+    await gateway.ask("GET", "/indexes/none")
+    text = (await gateway.ask("GET", "/metrics", key=None)).text
+    assert 'firndb_http_requests_total{plane="control",status="200"} 1.0' in text
+    assert 'firndb_http_requests_total{plane="control",status="404"} 1.0' in text
+    assert 'firndb_http_request_seconds_count{plane="control"} 2.0' in text
