@@ -245,7 +245,7 @@ class SqliteLog(Log):
         if start == stream.end:
             await self._wait(stream, wait_s)
         if start == stream.end:
-            return ()
+            return []
         first = stream.position(start)
         rows = await self._file.read(first, stream.position(stream.end), max_records, max_bytes)
         if not rows or rows[0][0] != first:
