@@ -1,5 +1,4 @@
-"""An Annoy file as a container of vectors: built in bulk, read by numpy without a copy and by Annoy
-for its trees.
+"""An Annoy file as a container of vectors: built in bulk, read by numpy in place, and by Annoy.
 
 Annoy 1.17.3's nodes are private to it: a header, then the vector as float32. Item i is node i, so
 the first n nodes are the n rows, and the vectors are exactly what was written (Annoy normalises
@@ -37,16 +36,15 @@ _HEADER_WORDS = {Metric.COSINE: 3, Metric.DOTPRODUCT: 4, Metric.EUCLIDEAN: 4}
 
 
 def build_annoy(vectors: F32, metric: Metric) -> bytes:
-    """The file of float32 (n, d) vectors, n >= 1. CPU-bound (about 0.1 ms a row at most); releases
-    the GIL mostly.
+    """The file of float32 (n, d) vectors, n >= 1.
+
+    CPU-bound (2,500 x 384: 8 ms), most of it without the GIL: off the event loop.
     """
     return _build(vectors, metric, _load_in_bulk)
 
 
 def annoy_vectors(data: npt.NDArray[np.uint8], rows: int, dimension: int, metric: Metric) -> F32:
-    """float32 (rows, dimension) view of the file's bytes, strided, read-only if the bytes are.
-    Never a copy.
-    """
+    """float32 (rows, dimension): a strided view of the file's bytes, read-only if they are."""
     words = _HEADER_WORDS[metric] + dimension
     if len(data) % (4 * words) or len(data) < 4 * words * rows:
         raise CorruptData(
@@ -117,7 +115,10 @@ def _build(vectors: F32, metric: Metric, load: _Load) -> bytes:
 
 
 def _load_in_bulk(index: AnnoyIndex, path: Path, vectors: F32, metric: Metric) -> None:
-    """Writes the nodes into Annoy's own mapped file: some 20 times faster than a call per row."""
+    """Writes the nodes into Annoy's own mapped file.
+
+    2,500 x 384 with the build: 8 instead of 46 ms of CPU.
+    """
     rows, dimension = vectors.shape
     index.add_item(rows - 1, [0.0] * dimension)  # makes room for all nodes below it as well
     header = _HEADER_WORDS[metric]

@@ -1,5 +1,6 @@
-"""Checksums of objects and hashes of ids, at memory speed (xxh3). Against decay and mix-ups, not
-against attackers.
+"""Checksums of objects and hashes of ids, at memory speed (xxh3).
+
+Against decay and mix-ups, not against attackers.
 """
 
 from collections.abc import Sequence

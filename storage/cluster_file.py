@@ -1,6 +1,4 @@
-"""Writes a cluster file: the records near one centroid, as an Annoy object (vectors, trees) and an
-Arrow object.
-"""
+"""Writes a cluster file: the records near one centroid, as an Annoy and an Arrow object."""
 
 import numpy as np
 

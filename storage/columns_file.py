@@ -1,5 +1,4 @@
-"""The Arrow side of a cluster file or delta: columns row for row, written once, read from a mapping
-without a copy.
+"""The Arrow object of a cluster file or delta: its columns, row for row, read without a copy.
 
 An Arrow IPC file with one record batch, uncompressed. Columns: id utf8; lsn int64; metadata binary
 (a msgpack map, empty for empty metadata); sparse_indices list<uint32> and sparse_values

@@ -1,11 +1,11 @@
-"""The commit protocol: manifests numbered without a gap, each created by put-if-absent, so one
-writer wins a version.
+"""The commit protocol: manifests are numbered without a gap, and one writer wins a number.
 
-Only put-if-absent is asked of the store. A put whose outcome is unknown (timed out, retried below
-us) is settled by reading the version back: the commit uuid inside says whose it is. The hint is a
-copy that may lag or be missing.
+Only put-if-absent is asked of the store for it. A put whose outcome is unknown (timed out, retried
+below us) is settled by reading the version back: the commit uuid inside says whose it is. The hint
+is a copy that may lag or be missing.
 """
 
+import logging
 from contextlib import suppress
 
 from core.errors import CorruptData, Fenced, FirnError, ObjectNotFound, Unavailable
@@ -13,15 +13,15 @@ from core.object_store import ObjectStore
 from storage.layout import hint_key, manifest_key, manifests_prefix, namespace_prefix, version_of
 from storage.manifest import Manifest, check, decode, encode
 
+log = logging.getLogger(__name__)
+
 # Below this layer every verb is retried with a deadline of its own; these few settle unknown
 # outcomes.
 COMMIT_TRIES = 4
 
 
 class ManifestConflict(FirnError):
-    """Another writer of no higher epoch took the version: rebase on `newest` and commit again.
-    Internal.
-    """
+    """Internal. Another writer, of no higher epoch, took the version: rebase on `newest`."""
 
     def __init__(self, newest: Manifest) -> None:
         super().__init__(
@@ -143,7 +143,8 @@ class ManifestStore:
             return await self._load(
                 hint_key(namespace_prefix(index_id, namespace)), index_id, namespace
             )
-        except CorruptData:
+        except CorruptData as error:
+            log.warning("ignoring a hint, the chain of manifests decides: %s", error)
             return None
 
     async def _load(self, key: str, index_id: str, namespace: str) -> Manifest | None:

@@ -1,6 +1,4 @@
-"""Writes a delta: one flush, a single Arrow object with the vectors in it, rows grouped by nearest
-centroid.
-"""
+"""Writes a delta: one flush as a single Arrow object, its rows grouped by nearest centroid."""
 
 from core.clock import new_uuid
 from core.filters.statistics import collect

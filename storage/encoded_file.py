@@ -1,6 +1,4 @@
-"""A data file or id run as bytes, ready to be put: immutable objects first, then the manifest that
-names them.
-"""
+"""Data files as bytes, ready to be put: immutable objects first, then the manifest naming them."""
 
 import asyncio
 from collections.abc import Iterable

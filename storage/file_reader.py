@@ -1,5 +1,4 @@
-"""`FileReader`: one data file (cluster file or delta) opened: row-wise and column-wise access
-without copying it.
+"""`FileReader`: one data file (cluster file or delta) opened, read by row and by column.
 
 Rows that died since are the manifest's business (`DataFile.dead`): one reader serves many
 manifests, so whoever combines the two drops them. Files are mapped, not read; the mapping outlives
@@ -39,8 +38,7 @@ _SPARSE_BYTES_PER_VALUE = 12
 
 
 class FileReader:
-    """Immutable; safe to share among threads. What is built lazily is built once, by whoever asks
-    first.
+    """Immutable; safe to share among threads. What is lazy is built once, by whoever asks first.
 
     Off the event loop: `columns`, `hashes`, `norms`, `by_id`, `annoy` at their first use, and
     reading many rows.
@@ -55,9 +53,7 @@ class FileReader:
         columns_path: Path,
         vectors_path: Path | None,
     ) -> None:
-        """Maps verified files. `CorruptData` if what they say of themselves is not what was asked
-        for.
-        """
+        """Maps verified files. `CorruptData` if they say that they are not what was asked for."""
         self.uuid = file.uuid
         self.metric = metric
         self.dimension = dimension or None

@@ -1,5 +1,4 @@
-"""Id runs: sorted (id hash -> file, row) entries of some files, for finding a record's one live
-row.
+"""Id runs: sorted (id hash -> file, row) entries, for finding a record's one live row.
 
 Layout, little-endian: magic `FIRNIDS1`, uint64 n, then uint64[n] hashes ascending, uint32[n] file
 numbers, uint32[n] rows. A file number is a place in the manifest's `IdRun.files`. Entries are never

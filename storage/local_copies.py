@@ -1,5 +1,4 @@
-"""Verified files on this machine with the bytes of immutable objects: a size-bounded folder of
-copies.
+"""Verified files on this machine with the bytes of immutable objects, bounded by size.
 
 Where the store is a local folder, its own files are verified and used, and nothing is copied. Names
 are uuids, so a copy is never stale; copies that an earlier process left are used again once their

@@ -1,6 +1,4 @@
-"""`NamespaceReader`: one manifest and its files together: which rows are live, where an id is, ids
-in order.
-"""
+"""One manifest and its files together: which rows are live, where an id is, ids in order."""
 
 import asyncio
 import heapq

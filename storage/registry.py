@@ -1,8 +1,7 @@
-"""The registry of a partition: names and counts of its namespaces and the checkpoint, so nothing
-scans the store.
+"""The registry of a partition: names and counts of its namespaces, and the checkpoint.
 
-Written by the partition's builder alone: numbered, put-if-absent, fenced by owner epoch. Old
-versions are deleted.
+So nothing has to scan the store. Written by the partition's builder alone: numbered, put-if-absent,
+fenced by owner epoch. Old versions are deleted.
 """
 
 import asyncio
@@ -53,7 +52,7 @@ class RegistryState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegistryConflict(FirnError):
-    """Another writer of no higher epoch took the version. Internal."""
+    """Internal. Another writer, of no higher epoch, took the version."""
 
     def __init__(self, newest: RegistryState) -> None:
         super().__init__(
