@@ -93,7 +93,7 @@ class SparseColumns:
 
     @cached_property
     def _postings(self) -> _Postings:
-        order = np.argsort(self.indices, kind="stable")
+        order = np.argsort(self.indices)
         terms, first = np.unique(self.indices[order], return_index=True)
         rows = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.indptr))
         return _Postings(

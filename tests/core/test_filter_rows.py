@@ -2,10 +2,12 @@
 speeds.
 """
 
+from itertools import combinations, combinations_with_replacement
+
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.filters.columns import MetadataColumns
@@ -94,6 +96,41 @@ def test_combinators() -> None:
     assert holds({}, {})
 
 
+VALUES: list[MetadataValue] = ["", "a", "b", "x" * 80, "1", -1.5, -0.0, 0.0, 1.0, 2.0, 2.0**53]
+VALUES += [True, False, [], ["a"], ["a", "b"], ["b", "x" * 80]]
+ROWS: list[Metadata] = [{}, *({"f": value} for value in VALUES)]
+OPERANDS: list[str | float | bool] = ["", "a", "b", "zz", "1", -1.5, 0, 1, 2**53 + 1, True, False]
+CONDITIONS = [
+    {"f": condition}
+    for condition in (
+        {"$exists": True},
+        {"$exists": False},
+        *({name: o} for name in ("$eq", "$ne") for o in OPERANDS),
+        *({name: o} for name in ("$gt", "$gte", "$lt", "$lte") for o in (-2, -1.5, 0, 1, 2, 9)),
+        *({name: [o, p]} for name in ("$in", "$nin") for o, p in combinations(OPERANDS, 2)),
+        *({name: []} for name in ("$in", "$nin")),
+    )
+]
+
+
+def test_columns_say_the_same_as_rows_for_every_operator_and_type() -> None:
+    columns = MetadataColumns.build(ROWS)
+    for wire in CONDITIONS:
+        f = parse_filter(wire)
+        assert columns.mask(f).tolist() == [matches(f, row) for row in ROWS], wire
+
+
+def test_statistics_never_lose_a_match_for_every_operator_and_pair_of_values() -> None:
+    filters = [parse_filter(w) for c in CONDITIONS for w in (c, {"$not": c})]
+    truth = [[matches(f, row) for row in ROWS] for f in filters]
+    for i, j in combinations_with_replacement(range(len(ROWS)), 2):
+        stats = collect([ROWS[i], ROWS[j]])
+        for f, matching in zip(filters, truth, strict=True):
+            if matching[i] or matching[j]:
+                assert may_match(f, stats, 2), (f, ROWS[i], ROWS[j])
+
+
+@settings(max_examples=300)
 @given(st.lists(metadata, max_size=12), wire_filters)
 def test_columns_say_the_same_as_rows(rows: list[Metadata], wire: dict[str, object]) -> None:
     f = parse_filter(wire)
@@ -124,6 +161,7 @@ def test_ten_thousand_different_fields_do_not_multiply_by_the_rows() -> None:
     assert columns.mask(parse_filter({"user-77": 1})).nonzero()[0].tolist() == [77]
 
 
+@settings(max_examples=300)
 @given(st.lists(metadata, max_size=8), wire_filters)
 def test_statistics_never_lose_a_match(rows: list[Metadata], wire: dict[str, object]) -> None:
     f = parse_filter(wire)
@@ -143,6 +181,7 @@ def test_statistics_never_lose_a_match(rows: list[Metadata], wire: dict[str, obj
         {"year": 1999},
         {"year": {"$exists": False}},
         {"ok": False},
+        {"ok": 1},
         {"ok": {"$ne": True}},
         {"genre": {"$nin": ["drama", "comedy"]}},
         {"absent": 1},

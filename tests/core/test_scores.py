@@ -81,6 +81,12 @@ def test_the_answer_does_not_depend_on_the_order_of_rows(
     assert [(scores[row], ids[row]) for row in chosen.tolist()] == expected[:k]
 
 
+def test_among_equal_scores_the_lowest_ids_are_chosen() -> None:
+    ids = ["d", "b", "e", "a", "c"]
+    assert top_k(np.zeros(5), ids, 3).tolist() == [3, 1, 4]
+    assert top_k(np.array([0.0, 0, 9, 0, 0]), ids, 3).tolist() == [2, 3, 1]
+
+
 def test_nan_ranks_last() -> None:
     scores = np.array([np.nan, 1.0, -np.inf, 2.0], dtype=np.float32)
     assert top_rows(scores, 2).tolist() == [3, 1]
