@@ -190,7 +190,7 @@ def table(figures: Mapping[str, Figures]) -> str:
     }
     for name, values in latencies.items():
         row(f"{name}, p50 / p99 ms", [f"{v.p50:.1f} / {v.p99:.1f}" for v in values])
-    row("... of these flagged as stale", [str(f.flagged_stale) for f in columns])
+    row("queries after a write flagged as stale", [str(f.flagged_stale) for f in columns])
     row("recall@10", [f"{f.recall_at_10:.4f}" for f in columns])
     row("recall@10, filtered", [f"{f.filtered_recall_at_10:.4f}" for f in columns])
     row("indexed after the last write, s", [f"{f.indexed_after_s:.1f}" for f in columns])

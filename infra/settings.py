@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     kafka: str | None = Field(
         None, description="Kafka brokers host:port[,host:port]; none: the embedded log"
     )
-    kafka_topic: str = Field("firn.wal", min_length=1, description="topic of the write-ahead log")
+    kafka_prefix: str = Field(
+        "firn", min_length=1, description="topics are PREFIX.wal, .dead, .manifests and .owners"
+    )
     kafka_partitions: int = Field(
         64, ge=1, le=1024, description="partitions of the topic, fixed at its creation"
     )
@@ -172,6 +174,15 @@ class Settings(BaseSettings):
     def port_per_index(self) -> bool:
         """True: an index is known by its port. False: by its DNS name."""
         return "{name}" not in self.index_host
+
+    @property
+    def wal_topic(self) -> str:
+        """The write-ahead log; the same name in the embedded log."""
+        return f"{self.kafka_prefix}.wal"
+
+    @property
+    def dead_letters_topic(self) -> str:
+        return f"{self.kafka_prefix}.dead"
 
     @property
     def catalog_url(self) -> str:

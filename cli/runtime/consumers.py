@@ -18,13 +18,18 @@ from ingest.dead_letters import DeadLetters
 from ingest.writer import LogWriter
 from query.positions import LogPositions
 from query.service import QueryParts, QueryService, QuerySettings
+from storage.annoy_file import assert_annoy_layout
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
 from storage.registry import RegistryStore
 
 
 def open_cache(parts: Parts, role: str) -> FileCache:
-    """Files cached from the object store; each process that caches has a folder of its own."""
+    """Files cached from the object store; each process that caches has a folder of its own.
+
+    `ConfigError` if the installed Annoy lays its files out in another way than we read them.
+    """
+    assert_annoy_layout()
     folder: Path = parts.settings.cache_folder / role
     return FileCache(parts.store, folder, parts.settings.cache_bytes)
 

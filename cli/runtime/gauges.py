@@ -1,4 +1,4 @@
-"""What a process shows of its parts on /metrics: read from them when asked, costing nothing before."""
+"""What a process shows of its parts on /metrics, read from them when asked."""
 
 from dataclasses import fields
 

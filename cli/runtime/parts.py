@@ -20,10 +20,6 @@ from infra.objects.retrying import RetryingStore
 from infra.settings import Settings
 from infra.telemetry import Metrics
 
-DEAD_LETTERS_TOPIC = "firn.dead"
-MANIFESTS_TOPIC = "firn.manifests"
-OWNERS_TOPIC = "firn.owners"
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -102,9 +98,9 @@ async def _embedded_logs(
 ) -> tuple[Log, Log, ManifestFeed]:
     file = await LogFile.open(settings.data / "log.db")
     stack.push_async_callback(file.close)
-    wal = await SqliteLog.open(file, settings.kafka_topic, settings.partitions)
+    wal = await SqliteLog.open(file, settings.wal_topic, settings.partitions)
     stack.push_async_callback(wal.close)
-    dead = await SqliteLog.open(file, DEAD_LETTERS_TOPIC, 1)
+    dead = await SqliteLog.open(file, settings.dead_letters_topic, 1)
     stack.push_async_callback(dead.close)
     feed = LocalFeed()
     stack.push_async_callback(feed.close)

@@ -271,7 +271,7 @@ class Catalog:
             raise LogMismatch(
                 f"the catalog knows log {known.log_id} with {known.partitions} partitions, but the "
                 f"configured log is {identity.log_id} with {identity.partitions}: point "
-                "FIRNDB_KAFKA and FIRNDB_KAFKA_TOPIC (or FIRNDB_DATA) back to the old one"
+                "FIRNDB_KAFKA and FIRNDB_KAFKA_PREFIX (or FIRNDB_DATA) back to the old one"
             )
         return known
 
