@@ -12,9 +12,9 @@ from collections.abc import Generator
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.living import FRESH_S, LivingIndexes
+from api.protocol import BoundedProtocol
 from core.errors import ConfigError, FailedPrecondition, Unavailable
 from infra.catalog.catalog import Catalog
 from infra.catalog.model import CatalogIndex
@@ -37,7 +37,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 interface="asgi3",
-                http=HttpToolsProtocol,
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -67,7 +67,7 @@ class HttpServer(uvicorn.Server):
         """Answer on one more socket, until the returned server or all of it is closed."""
 
         def protocol() -> asyncio.Protocol:
-            return HttpToolsProtocol(self.config, self.server_state, self.lifespan.state)
+            return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
 
         server = await asyncio.get_running_loop().create_server(
             protocol, sock=listener, backlog=BACKLOG
@@ -174,6 +174,8 @@ class IndexServers:
                 if not away:
                     log.warning("new and deleted indexes are not noticed for now: %s", error)
                 away = True
+            except Exception:  # one bad round (say, no file handle left) must not be the last one
+                log.exception("indexes of other processes are not noticed for now")
 
     async def _open_or_move(self, index: CatalogIndex) -> CatalogIndex:
         """On its port, or the first free one of the range."""

@@ -41,18 +41,21 @@ class NamespaceRoutes:
 
     def router(self) -> APIRouter:
         routes = APIRouter()
-        routes.add_api_route("/namespaces", self.create, methods=["POST"])
-        routes.add_api_route("/namespaces", self.list, methods=["GET"])
+        routes.add_route("/namespaces", self.create, methods=["POST"])
+        routes.add_route("/namespaces", self.list, methods=["GET"])
         # A name may hold an encoded slash, which the path parameter shows as a plain one.
-        routes.add_api_route("/namespaces/{name:path}", self.describe, methods=["GET"])
-        routes.add_api_route("/namespaces/{name:path}", self.delete, methods=["DELETE"])
+        routes.add_route("/namespaces/{name:path}", self.describe, methods=["GET"])
+        routes.add_route("/namespaces/{name:path}", self.delete, methods=["DELETE"])
         return routes
 
     async def create(self, request: Request) -> Response:
         """409 if it existed at the moment of the creation in the log."""
         index = await self._router.index_to_write(request)
         body, operation = await judged(
-            request, CreateBody, lambda b: create_namespace(b.name), self._bytes_max
+            request,
+            CreateBody,
+            lambda b: create_namespace(checked_namespace(b.name)),
+            self._bytes_max,
         )
         request_id: str = request.scope["firn.request_id"]
         lsn = await self._writes.write(index, body.name, (operation,), request_id=request_id)
@@ -110,6 +113,6 @@ def _named(request: Request) -> str:
     """The namespace of the path, from its raw form: only there `/` and `%2F` differ."""
     raw: bytes = request.scope["raw_path"]
     name = raw.split(b"?")[0].removeprefix(b"/namespaces/")
-    if b"/" in name:
+    if not name or b"/" in name:  # no name must not mean the default namespace, least to DELETE
         raise NotFound(f"There is nothing at {request.url.path}")
     return checked_namespace(unquote(name))

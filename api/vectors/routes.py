@@ -43,13 +43,13 @@ class VectorRoutes:
 
     def router(self) -> APIRouter:
         routes = APIRouter()
-        routes.add_api_route("/vectors/upsert", self.upsert, methods=["POST"])
-        routes.add_api_route("/query", self.query, methods=["POST"])
-        routes.add_api_route("/vectors/fetch", self.fetch, methods=["GET"])
-        routes.add_api_route("/vectors/update", self.update, methods=["POST"])
-        routes.add_api_route("/vectors/delete", self.delete, methods=["POST"])
-        routes.add_api_route("/vectors/list", self.list, methods=["GET"])
-        routes.add_api_route("/describe_index_stats", self.stats, methods=["GET", "POST"])
+        routes.add_route("/vectors/upsert", self.upsert, methods=["POST"])
+        routes.add_route("/query", self.query, methods=["POST"])
+        routes.add_route("/vectors/fetch", self.fetch, methods=["GET"])
+        routes.add_route("/vectors/update", self.update, methods=["POST"])
+        routes.add_route("/vectors/delete", self.delete, methods=["POST"])
+        routes.add_route("/vectors/list", self.list, methods=["GET"])
+        routes.add_route("/describe_index_stats", self.stats, methods=["GET", "POST"])
         return routes
 
     async def upsert(self, request: Request) -> Response:

@@ -195,6 +195,14 @@ async def test_any_name_of_a_namespace_can_be_put_into_a_path(index: Index, name
     assert (await index.delete(path)).status_code == 200
 
 
+async def test_a_namespace_without_a_name_is_not_the_default_one(index: Index) -> None:
+    await index.post("/vectors/upsert", {"vectors": [A]})
+    assert refused(await index.delete("/namespaces/"))[0] == 404
+    assert refused(await index.get("/namespaces/a/b"))[0] == 404
+    assert refused(await index.post("/namespaces", {"name": ""}))[0] == 400
+    assert (await index.get("/namespaces/__default__")).json()["record_count"] == 1
+
+
 MISTAKES = [
     ("/vectors/upsert", {"vectors": []}, "between 1 and 1000"),
     ("/vectors/upsert", {"vectors": [{"id": "x", "values": [1, 2]}]}, "dimension 2"),
