@@ -230,9 +230,12 @@ class World:
         return checkpoint
 
     async def forget(self) -> None:
-        """Lets the grace time pass, and freshness drop what is covered."""
-        self.clock.now_s += 1000.0
-        await self.fresh.sweep()
+        """Lets freshness look for what it was not told, then lets the grace time pass, so that it
+        drops what is covered.
+        """
+        for _ in range(2):
+            self.clock.now_s += 1000.0
+            await self.fresh.sweep()
 
     def ranked(
         self,
