@@ -90,6 +90,19 @@ def status(index: str | None, namespace: str | None, data: Path | None, as_json:
 
 
 @cli.command()
+@data_option
+@json_option
+@plain_errors
+def indexes(data: Path | None, as_json: bool) -> None:
+    """List the indexes with the ids that keys of the write-ahead log begin with."""
+    rows = _ask(data, "indexes", {})
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, ["index", "index_id", "dimension", "metric", "vector_type", "port"])
+
+
+@cli.command()
 @click.argument("index")
 @click.option("--namespace", help="Only this namespace; without it all of the index.")
 @data_option
@@ -110,7 +123,7 @@ def rebuild(index: str, namespace: str | None, data: Path | None, as_json: bool)
     if as_json:
         print_json(done)
     else:
-        print_table(done, ["namespace", "version", "indexed_lsn", "records", "files"])
+        print_table(done, ["namespace", "version", "indexed_lsn", "records"])
 
 
 @cli.group()

@@ -49,21 +49,23 @@ USUAL = Bounds()
 
 
 def make_builder(parts: Parts, cache: FileCache, bounds: Bounds = USUAL) -> IndexBuilder:
-    return IndexBuilder(
-        BuilderParts(
-            store=parts.store,
-            manifests=ManifestStore(parts.store),
-            registry=RegistryStore(parts.store),
-            cache=cache,
-            directory=parts.directory,
-            feed=parts.feed,
-            dead_letters=DeadLetters(parts.dead),
-            clock=parts.clock,
-            log_id=parts.epoch.log_id,
-            log_epoch=parts.epoch.epoch,
-            partitions=parts.partitions,
-        ),
-        bounds.building or builder_settings(parts.settings),
+    settings = bounds.building or builder_settings(parts.settings)
+    return IndexBuilder(builder_parts(parts, cache), settings)
+
+
+def builder_parts(parts: Parts, cache: FileCache) -> BuilderParts:
+    return BuilderParts(
+        store=parts.store,
+        manifests=ManifestStore(parts.store),
+        registry=RegistryStore(parts.store),
+        cache=cache,
+        directory=parts.directory,
+        feed=parts.feed,
+        dead_letters=DeadLetters(parts.dead),
+        clock=parts.clock,
+        log_id=parts.epoch.log_id,
+        log_epoch=parts.epoch.epoch,
+        partitions=parts.partitions,
     )
 
 

@@ -110,6 +110,20 @@ class Operations:
             bytes=manifest.byte_count if manifest is not None else summary.byte_count,
         )
 
+    async def indexes(self) -> list[dict[str, Any]]:
+        """Every living index with the id that log keys begin with."""
+        return [
+            {
+                "index": one.info.name,
+                "index_id": one.info.index_id,
+                "dimension": one.info.dimension,
+                "metric": one.info.metric.value,
+                "vector_type": one.info.vector_type.value,
+                "port": one.port,
+            }
+            for one in await self._parts.catalog.living_indexes()
+        ]
+
     async def create_key(self, name: str, role: str, secret: str | None = None) -> dict[str, Any]:
         """The only time that the key itself is told; its hash is what is stored."""
         project = await self._parts.catalog.ensure_project()

@@ -1,32 +1,58 @@
 """The admin verbs: what each does, as a stream of JSON lines that ends with `{"result": ...}`."""
 
-from collections.abc import AsyncGenerator
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from cli.runtime.operations import Operations, as_rows
 from cli.runtime.parts import Parts
+from cli.runtime.rebuilding import rebuild_lines
 from core.errors import InvalidRequest
 
 Line = dict[str, Any]
+Lines = AsyncGenerator[Line, None]
 
 
-async def run_verb(
-    parts: Parts, verb: str, arguments: dict[str, Any]
-) -> AsyncGenerator[Line, None]:
+async def run_verb(parts: Parts, verb: str, arguments: dict[str, Any]) -> Lines:
     """Progress lines, then one result line. `InvalidRequest`: no such verb or argument."""
-    operations = Operations(parts)
+    work = VERBS.get(verb)
+    if work is None:
+        raise InvalidRequest(f"there is no admin verb {verb}; there are {', '.join(VERBS)}")
     try:
-        match verb:
-            case "status":
-                rows = await operations.status(**arguments)
-                yield {"result": as_rows(rows)}
-            case "keys-create":
-                yield {"result": await operations.create_key(**arguments)}
-            case "keys-list":
-                yield {"result": await operations.list_keys()}
-            case "keys-revoke":
-                yield {"result": await operations.revoke_key(**arguments)}
-            case _:
-                raise InvalidRequest(f"there is no admin verb {verb}")
+        inspect.signature(work).bind(parts, **arguments)
     except TypeError as error:
         raise InvalidRequest(f"{verb}: {error}") from error
+    async with aclosing(work(parts, **arguments)) as lines:
+        async for line in lines:
+            yield line
+
+
+async def _status(parts: Parts, index: str | None = None, namespace: str | None = None) -> Lines:
+    yield {"result": as_rows(await Operations(parts).status(index, namespace))}
+
+
+async def _indexes(parts: Parts) -> Lines:
+    yield {"result": await Operations(parts).indexes()}
+
+
+async def _create_key(parts: Parts, name: str = "", role: str = "editor") -> Lines:
+    yield {"result": await Operations(parts).create_key(name, role)}
+
+
+async def _list_keys(parts: Parts) -> Lines:
+    yield {"result": await Operations(parts).list_keys()}
+
+
+async def _revoke_key(parts: Parts, wanted: str) -> Lines:
+    yield {"result": await Operations(parts).revoke_key(wanted)}
+
+
+VERBS: dict[str, Callable[..., Lines]] = {
+    "status": _status,
+    "indexes": _indexes,
+    "rebuild": rebuild_lines,
+    "keys-create": _create_key,
+    "keys-list": _list_keys,
+    "keys-revoke": _revoke_key,
+}
