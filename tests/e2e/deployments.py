@@ -1,5 +1,6 @@
 """The two deployments as running processes: what the end-to-end tests drive over HTTP."""
 
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import httpx
 
+from infra.services.postgres import make_database
+from infra.services.service import Service
 from tests.e2e.processes import KEY, FirnProcess, free_ports, index_ports
 
 
@@ -41,6 +44,23 @@ class Deployment:
     def restart(self) -> None:
         self.process.start()
         self.process.wait_until_ready()
+
+
+def fresh_settings(kafka: Service, s3: Service, postgres: Service) -> dict[str, str]:
+    """FIRNDB_* settings of a deployment of its own: topics, objects and database nobody else has.
+
+    Few partitions: each is an assignment, a registry and a take-over at every start.
+    """
+    mark = uuid.uuid4().hex[:12]
+    objects = s3.settings
+    return {
+        **kafka.settings,
+        **objects,
+        "FIRNDB_KAFKA_PREFIX": f"firn-{mark}",
+        "FIRNDB_KAFKA_PARTITIONS": "4",
+        "FIRNDB_OBJECT_STORE": f"{objects['FIRNDB_OBJECT_STORE']}/{mark}",
+        "FIRNDB_CATALOG": make_database(postgres.settings["FIRNDB_CATALOG"], f"firn_{mark}"),
+    }
 
 
 @contextmanager

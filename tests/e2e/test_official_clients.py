@@ -41,7 +41,15 @@ def run_suite(version: str, deployment: Deployment) -> None:
         "PINECONE_API_KEY": KEY,
         "PINECONE_CONTROLLER_HOST": deployment.url,
     }
-    command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--noconftest",
+    ]
     command += ["-c", os.devnull, "--rootdir", SUITE.parent, "-W", "ignore", SUITE]
     ended = subprocess.run(
         command, env=settings, capture_output=True, text=True, timeout=280, check=False

@@ -1,0 +1,465 @@
+"""Random histories of a whole engine against a dict and brute force.
+
+At stake is everything at once: writes of every kind, reads of every kind, and between them flushes,
+clusterings, compactions, forgetting memory and restarts, with files so small that a few rows make
+many of them. After each step the engine must answer as the dict does: scores within 1e-4, ids exact
+where the search is exhaustive, counts exact, and never stale.
+"""
+
+import asyncio
+import shutil
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+
+from builder.policy import CompactionLimits, FlushLimits
+from builder.settings import BuilderSettings
+from cli.runtime.consumers import Bounds
+from cli.runtime.embedded import Engine, open_engine
+from core.errors import FailedPrecondition, NotFound
+from core.filters.parse import parse_filter
+from core.indexes import IndexInfo, VectorType
+from core.metric import Metric
+from core.operations import (
+    CreateNamespace,
+    DeleteAll,
+    DeleteByFilter,
+    DeleteIds,
+    DeleteNamespace,
+    Operation,
+    UpdateByFilter,
+    UpdateById,
+    Upsert,
+)
+from core.records import Record, SparseValues, Vector
+from freshness.sweep import SweepSettings
+from infra.catalog.model import NewIndex
+from infra.settings import Settings
+from query.model import Freshness, QueryRequest
+from query.service import QuerySettings
+from storage.commit import ManifestStore
+from tests.core.filter_strategies import metadata, wire_filters
+from tests.e2e.truth import Truth, check_answer, content
+
+T = TypeVar("T")
+
+DIMENSION = 4
+# Rows of 16 bytes: clustered beyond 40 rows, clusters of about 20; three deltas are many.
+TINY = BuilderSettings(
+    flush=FlushLimits(records=60, age_s=3600.0, filter_operations=6),
+    compaction=CompactionLimits(
+        cluster_bytes=320,
+        split_bytes=640,
+        deltas=3,
+        runs=3,
+        dead_rows_min=4,
+        sparse_file_rows=16,
+        job_bytes=1600,
+    ),
+    tick_s=0.01,
+    registry_s=0.05,
+)
+# Memory is forgotten when the test says so, and then at once.
+FORGETFUL = SweepSettings(every_s=3600.0, grace_s=0.0)
+# No flag of a slow machine: an answer that is stale is wrong.
+DEADLINE_S = 25.0
+
+NAMESPACES = ["__default__", "sea", "ice/berg"]
+IDS = [f"{letter}{number}" for letter in "abc" for number in range(14)]
+
+ids = st.sampled_from(IDS)
+namespaces = st.sampled_from(NAMESPACES)
+# Few different values, so that scores tie and cancel out.
+vectors = (
+    st.lists(st.integers(-3, 3), min_size=DIMENSION, max_size=DIMENSION)
+    .filter(any)
+    .map(lambda numbers: np.array(numbers, dtype=np.float32))
+)
+sparse_vectors = st.dictionaries(
+    st.integers(0, 9), st.sampled_from([-2.0, -1.0, 0.5, 1.0, 2.0]), min_size=1, max_size=4
+).map(
+    lambda pairs: SparseValues(
+        np.array(sorted(pairs), dtype=np.uint32),
+        np.array([pairs[index] for index in sorted(pairs)], dtype=np.float32),
+    )
+)
+filters = wire_filters.filter(bool).map(parse_filter)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """One index of an embedded engine, and the truth about it."""
+
+    kinds: ClassVar[tuple[tuple[Metric, VectorType], ...]]
+    seen: ClassVar[Counter[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp(prefix="firndb-model-"))
+        self.truth = Truth()
+        self.engine: Engine | None = None
+        self.context: AbstractAsyncContextManager[Engine] | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 120))
+
+    @property
+    def now(self) -> Engine:
+        assert self.engine is not None
+        return self.engine
+
+    @initialize(data=st.data(), touched_max=st.sampled_from([3, 1000]))
+    def begin(self, data: st.DataObject, touched_max: int) -> None:
+        metric, vector_type = data.draw(st.sampled_from(self.kinds))
+        self.bounds = Bounds(TINY, FORGETFUL, QuerySettings(DEADLINE_S, touched_max))
+        self.run(self._open())
+        self.index: IndexInfo = self.run(self._create_index(metric, vector_type))
+
+    async def _open(self) -> None:
+        chosen = Settings.load({"data": self.folder, "partitions": 2})
+        self.context = open_engine(chosen, self.bounds)
+        self.engine = await self.context.__aenter__()
+        while self.engine.not_ready() is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    async def _close(self) -> None:
+        if self.context is not None:
+            await self.context.__aexit__(None, None, None)
+        self.context = None
+
+    async def _create_index(self, metric: Metric, vector_type: VectorType) -> IndexInfo:
+        catalog = self.now.parts.catalog
+        project = await catalog.ensure_project()
+        dimension = DIMENSION if vector_type is VectorType.DENSE else None
+        new = NewIndex("model", dimension, metric, vector_type, {}, False, {})
+        return (await catalog.create_index(project.project_id, new, None)).info
+
+    def teardown(self) -> None:
+        try:
+            dead = self.run(self.now.parts.dead.read(0, 0)) if self.engine is not None else []
+            self.run(self._close())
+        finally:
+            self.loop.close()
+            shutil.rmtree(self.folder)
+        assert not dead, f"a valid write went to the dead letters: {dead[0].value!r}"
+
+    def write(self, namespace: str, *operations: Operation) -> tuple[int, str]:
+        """One log record; its LSN and request id."""
+        request_id = uuid.uuid4().hex
+        lsn = self.run(
+            self.now.writes.write(self.index, namespace, operations, request_id=request_id)
+        )
+        for operation in operations:
+            self.truth.apply(namespace, operation)
+        self.seen["writes"] += 1
+        return lsn, request_id
+
+    # --- writes
+
+    def record(self, draw: Callable[[st.SearchStrategy[Any]], Any], name: str) -> Record:
+        dense: Vector | None = None
+        sparse: SparseValues | None = None
+        if self.index.dimension is not None:
+            dense = draw(vectors)
+        if self.index.dimension is None or (self.hybrid and draw(st.booleans())):
+            sparse = draw(sparse_vectors)
+        return Record(name, dense, sparse, draw(metadata))
+
+    @property
+    def hybrid(self) -> bool:
+        return self.index.metric is Metric.DOTPRODUCT
+
+    @rule(data=st.data(), ns=namespaces, names=st.lists(ids, min_size=1, max_size=6))
+    def upsert(self, data: st.DataObject, ns: str, names: list[str]) -> None:
+        self.write(ns, Upsert(tuple(self.record(data.draw, name) for name in names)))
+
+    @rule(ns=namespaces, count=st.integers(30, 90), number=st.integers(0, 5))
+    def upsert_many(self, ns: str, count: int, number: int) -> None:
+        """Enough rows for clusters; ids of their own, so that many stay."""
+        source = np.random.default_rng(number)
+        records = []
+        for at in range(count):
+            dense = source.normal(size=DIMENSION).astype(np.float32)
+            terms = np.sort(source.choice(10, 3, replace=False)).astype(np.uint32)
+            sparse = SparseValues(terms, source.integers(1, 4, 3).astype(np.float32))
+            records.append(
+                Record(
+                    f"many{number}-{at:02}",
+                    dense if self.index.dimension else None,
+                    sparse if self.hybrid else None,
+                    {"genre": ("drama", "comedy")[at % 2], "year": float(at)},
+                )
+            )
+        self.write(ns, Upsert(tuple(records)))
+
+    @rule(data=st.data(), ns=namespaces, name=ids)
+    def update(self, data: st.DataObject, ns: str, name: str) -> None:
+        new = self.record(data.draw, name)
+        values = new.values if data.draw(st.booleans()) else None
+        sparse = new.sparse if data.draw(st.booleans()) else None
+        self.write(ns, UpdateById(name, values, sparse, new.metadata))
+
+    @rule(ns=namespaces, condition=filters, changes=metadata)
+    def update_by_filter(self, ns: str, condition: Any, changes: Any) -> None:
+        self.write(ns, UpdateByFilter(condition, changes))
+
+    @rule(ns=namespaces, names=st.lists(ids, min_size=1, max_size=6))
+    def delete(self, ns: str, names: list[str]) -> None:
+        existed = ns in self.truth.namespaces
+        lsn, request_id = self.write(ns, DeleteIds(tuple(names)))
+        self.check_outcome(ns, lsn, request_id, existed)
+
+    @rule(ns=namespaces, condition=filters)
+    def delete_by_filter(self, ns: str, condition: Any) -> None:
+        self.write(ns, DeleteByFilter(condition))
+
+    @rule(ns=namespaces)
+    def delete_all(self, ns: str) -> None:
+        self.write(ns, DeleteAll())
+
+    @rule(ns=namespaces)
+    def delete_namespace(self, ns: str) -> None:
+        existed = ns in self.truth.namespaces
+        lsn, request_id = self.write(ns, DeleteNamespace())
+        self.check_outcome(ns, lsn, request_id, existed)
+
+    @rule(ns=st.sampled_from(NAMESPACES[1:]))
+    def create_namespace(self, ns: str) -> None:
+        existed = ns in self.truth.namespaces
+        lsn, request_id = self.write(ns, CreateNamespace())
+        self.check_outcome(ns, lsn, request_id, existed)
+
+    @rule(data=st.data(), ns=namespaces, name=ids, other=ids, condition=filters)
+    def several_at_once(
+        self, data: st.DataObject, ns: str, name: str, other: str, condition: Any
+    ) -> None:
+        """Entries that share a log record happen in their order."""
+        self.write(
+            ns,
+            Upsert((self.record(data.draw, name), self.record(data.draw, other))),
+            DeleteByFilter(condition),
+            UpdateById(other, set_metadata=data.draw(metadata)),
+            Upsert((self.record(data.draw, name),)),
+        )
+
+    def check_outcome(self, ns: str, lsn: int, request_id: str, existed: bool) -> None:
+        outcome = self.run(self.now.queries.outcome(self.index, ns, lsn, request_id, DEADLINE_S))
+        assert outcome.existed is existed
+
+    # --- what goes on behind
+
+    @rule()
+    def flush(self) -> None:
+        self.run(self._flush())
+
+    async def _flush(self) -> None:
+        """All that is written, not only what the builder happens to have read."""
+        for partition in range(self.now.parts.partitions):
+            end = await self.now.parts.wal.end_offset(partition)
+            while self._applied(partition) < end:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await self.now.builder.flush()
+        self.seen["flushes"] += 1
+
+    def _applied(self, partition: int) -> int:
+        """-1 right after the start, when the builder still takes the partition over."""
+        try:
+            return self.now.builder.applied(partition)
+        except FailedPrecondition:
+            return -1
+
+    @rule()
+    def compact(self) -> None:
+        self.run(self.now.builder.compact())
+        self.seen["compactions"] += 1
+        for ns in NAMESPACES:
+            manifests = ManifestStore(self.now.parts.store)
+            manifest = self.run(manifests.newest(self.index.index_id, ns))
+            if manifest is not None and manifest.centroids:
+                self.seen["clustered"] += 1
+
+    @rule()
+    def forget(self) -> None:
+        self.run(self.now.freshness.sweep())
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self._close())
+        self.run(self._open())
+        self.seen["restarts"] += 1
+
+    @rule(data=st.data(), ns=namespaces)
+    def search_while_files_change(self, data: st.DataObject, ns: str) -> None:
+        asked = [self.question(data.draw, ns) for _ in range(4)]
+
+        async def change() -> None:
+            await self._flush()
+            await self.now.freshness.sweep()
+            await self.now.builder.compact()
+
+        async def both() -> None:
+            changing = asyncio.create_task(change())
+            try:
+                for request in asked * 3:
+                    await self._check(ns, request)
+            finally:
+                await changing
+
+        self.run(both())
+
+    # --- reads
+
+    def question(self, draw: Callable[[st.SearchStrategy[Any]], Any], ns: str) -> QueryRequest:
+        vector: Vector | None = None
+        sparse: SparseValues | None = None
+        wanted: str | None = None
+        if draw(st.integers(0, 4)) == 0:
+            wanted = draw(st.sampled_from([*self.truth.records(ns), "nobody"]))
+        else:
+            if self.index.dimension is not None:
+                vector = draw(vectors)
+            if self.index.dimension is None or (self.hybrid and draw(st.booleans())):
+                sparse = draw(sparse_vectors)
+        return QueryRequest(
+            top_k=draw(st.sampled_from([1, 3, 10, 200])),
+            vector=vector,
+            id=wanted,
+            sparse=sparse,
+            filter=draw(st.none() | filters),
+            include_values=draw(st.booleans()),
+            include_metadata=draw(st.booleans()),
+            exhaustive=draw(st.integers(0, 2)) > 0,
+        )
+
+    async def _check(self, ns: str, asked: QueryRequest) -> None:
+        answer = await self.now.queries.query(self.index, ns, asked)
+        check_fresh(answer.freshness)
+        records = self.truth.records(ns)
+        if asked.id is not None:
+            record = records.get(asked.id)
+            if record is None:
+                assert answer.matches == ()
+                return
+            dense = record.values
+            asked = replace(
+                asked, id=None, vector=dense, sparse=record.sparse if dense is None else None
+            )
+        check_answer(self.index.metric, asked, records.values(), answer.matches)
+        self.seen["searches"] += 1
+
+    @rule(data=st.data(), ns=namespaces)
+    def search(self, data: st.DataObject, ns: str) -> None:
+        self.run(self._check(ns, self.question(data.draw, ns)))
+
+    @rule(ns=namespaces, names=st.lists(ids, min_size=1, max_size=10))
+    def fetch(self, ns: str, names: list[str]) -> None:
+        answer = self.run(self.now.queries.fetch(self.index, ns, names))
+        check_fresh(answer.freshness)
+        expected = {n: r for n, r in self.truth.records(ns).items() if n in names}
+        assert {n: content(r) for n, r in answer.records.items()} == {
+            n: content(r) for n, r in expected.items()
+        }
+
+    @rule(ns=namespaces, prefix=st.sampled_from(["", "a", "c1", "many", "z"]))
+    def list_ids(self, ns: str, prefix: str) -> None:
+        found: list[str] = []
+        token: str | None = None
+        while True:
+            page = self.run(self.now.queries.list_ids(self.index, ns, prefix, 7, token))
+            check_fresh(page.freshness)
+            found += page.ids
+            token = page.next_token
+            if token is None:
+                break
+        assert found == sorted(n for n in self.truth.records(ns) if n.startswith(prefix))
+
+    @rule()
+    def stats(self) -> None:
+        answer = self.run(self.now.queries.stats(self.index))
+        check_fresh(answer.freshness)
+        counts = self.truth.counts()
+        assert {n: s.record_count for n, s in answer.namespaces.items()} == counts
+        assert answer.total == sum(counts.values())
+
+    @rule(ns=namespaces)
+    def list_namespaces(self, ns: str) -> None:
+        page = self.run(self.now.queries.namespaces(self.index))
+        counts = self.truth.counts()
+        assert [(n.name, n.record_count) for n in page.namespaces] == sorted(counts.items())
+        described = self.run(self._describe(ns))
+        assert described == counts.get(ns)
+
+    async def _describe(self, ns: str) -> int | None:
+        try:
+            answer = await self.now.queries.describe_namespace(self.index, ns)
+        except NotFound:
+            return None
+        return answer.namespace.record_count
+
+
+def check_fresh(freshness: Freshness) -> None:
+    assert not freshness.stale, "an answer without the writes before it"
+
+
+class DenseMachine(EngineMachine):
+    kinds = (
+        (Metric.COSINE, VectorType.DENSE),
+        (Metric.EUCLIDEAN, VectorType.DENSE),
+    )
+    seen: ClassVar[Counter[str]] = Counter()
+
+
+class SparseMachine(EngineMachine):
+    kinds = (
+        (Metric.DOTPRODUCT, VectorType.DENSE),
+        (Metric.DOTPRODUCT, VectorType.SPARSE),
+    )
+    seen: ClassVar[Counter[str]] = Counter()
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(12, 30), pytest.param(250, 60, marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("machine", [DenseMachine, SparseMachine])
+def test_the_engine_answers_as_a_dict_does(
+    machine: type[EngineMachine],
+    examples: int,
+    steps: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    machine.seen.clear()
+    # The short form is the same every time, so that it fails for a change and not for luck.
+    number = 1 if examples < 100 else uuid.uuid4().int % 1_000_000
+    print(f"seed {number}")
+    run_state_machine_as_test(
+        seed(number)(machine),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    record_property("seed", number)
+    for name, count in sorted(machine.seen.items()):
+        record_property(name, count)
+    assert machine.seen["clustered"] > 0, "no namespace was ever clustered: the files are too big"
