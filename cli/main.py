@@ -84,7 +84,7 @@ def status(index: str | None, namespace: str | None, data: Path | None, as_json:
     if as_json:
         print_json(rows)
     elif not rows:
-        click.echo("no namespace is indexed yet")
+        click.echo("no namespace is indexed yet; a write is, some seconds after it")
     else:
         print_table(rows, list(rows[0]))
 
@@ -112,7 +112,8 @@ def rebuild(index: str, namespace: str | None, data: Path | None, as_json: bool)
     """Replay the log into new files while queries and writes go on, then swap them in."""
     from tqdm import tqdm
 
-    with tqdm(unit=" log records", disable=as_json, file=sys.stderr) as bar:
+    hidden = True if as_json else None  # None: hidden where standard error is no terminal
+    with tqdm(unit=" log records", disable=hidden, file=sys.stderr) as bar:
 
         def progress(line: dict[str, Any]) -> None:
             bar.total = line["total"]
@@ -156,7 +157,7 @@ def keys_list(data: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        print_table(found, ["id", "name", "prefix", "role", "created_ms", "revoked_ms"])
+        print_table(found, ["id", "name", "prefix", "role", "created", "revoked"])
 
 
 @keys.command("revoke")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cli.runtime.parts import Parts
@@ -119,7 +120,7 @@ class Operations:
                 "dimension": one.info.dimension,
                 "metric": one.info.metric.value,
                 "vector_type": one.info.vector_type.value,
-                "port": one.port,
+                "port": None if one.port is None else str(one.port),
             }
             for one in await self._parts.catalog.living_indexes()
         ]
@@ -155,9 +156,13 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "prefix": key.prefix,
         "role": key.role.value,
-        "created_ms": key.created_ms,
-        "revoked_ms": key.revoked_ms,
+        "created": _time(key.created_ms),
+        "revoked": None if key.revoked_ms is None else _time(key.revoked_ms),
     }
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 def as_rows(rows: Sequence[NamespaceStatus]) -> list[dict[str, Any]]:
