@@ -37,9 +37,7 @@ class HostNames:
         )
 
     def url_of(self, index: CatalogIndex, asked_host: str | None) -> str:
-        """With scheme. `asked_host`: how the client calls the control plane, so that it can reach
-        us.
-        """
+        """With scheme. `asked_host`: how the client calls the control plane, so it reaches us."""
         return self._template.format(
             host=_bare(asked_host) if asked_host else self._listen_host,
             port=index.port,
@@ -71,15 +69,15 @@ class LivingIndexes:
         self._changes = 0
         self._by_name = ReadThrough(self._read, _LIFETIMES, _KEPT_MAX, clock or SystemClock())
 
-    async def refresh(self) -> dict[int, CatalogIndex]:
-        """Read them all; by port. `Unavailable` leaves the known ones in place."""
+    async def refresh(self) -> list[CatalogIndex]:
+        """Read them all. `Unavailable` leaves the known ones in place."""
         while True:
             changes = self._changes
             living = await self._catalog.living_indexes()
             if changes == self._changes:  # else this list may lack what was just created here
                 break
         self._by_port = {index.port: index for index in living if index.port is not None}
-        return self._by_port
+        return living
 
     def add(self, index: CatalogIndex) -> None:
         """Created or changed in this process: known at once."""
@@ -95,10 +93,9 @@ class LivingIndexes:
         self._by_name.put(_key(index.info.project_id, index.info.name), None)
 
     async def at(self, port: int, host: str, project_id: str) -> CatalogIndex | None:
-        """The project's index that listens on `port` or is called `host`. None: it is no index
-        host.
+        """The project's index that listens on `port` or is called `host`.
 
-        `NotFound`: an index host, but of no living index of this project.
+        None: no index has such a host. `NotFound`: none that lives and belongs to this project.
         """
         if self._port_per_index:
             found = self._by_port.get(port)

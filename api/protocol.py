@@ -2,9 +2,9 @@
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# A fetch names up to 1,000 ids of 512 characters in its URL, three bytes each when encoded; the
-# headers of known clients stay below 4 KiB. The parser itself has no bound.
-HEAD_BYTES_MAX = 2 << 20
+# Known clients send less than 4 KiB of headers; the parser takes URLs of 64 KiB (a fetch of some
+# hundred long ids). It has no bound of its own for headers, and grows with them.
+HEAD_BYTES_MAX = 256 << 10
 
 
 class BoundedProtocol(HttpToolsProtocol):

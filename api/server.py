@@ -120,8 +120,8 @@ class IndexServers:
             return
         async with self._changing:
             try:
-                for index in list((await self._living.refresh()).values()):
-                    if self._sole:
+                for index in await self._living.refresh():
+                    if self._sole or index.port is None:
                         await self._open_or_move(index)
                     else:
                         await self._open_shared(index)
@@ -157,7 +157,8 @@ class IndexServers:
     async def follow_once(self) -> None:
         """Bring the sockets in line with the catalog. `Unavailable` changes nothing."""
         async with self._changing:
-            wanted = await self._living.refresh()
+            living = await self._living.refresh()
+            wanted = {index.port: index for index in living if index.port is not None}
             for port in self._servers.keys() - wanted.keys():
                 self._close(port)
             for port in wanted.keys() - self._servers.keys():

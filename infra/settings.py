@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
 from core.limits import REQUEST_BYTES_MAX
+from infra.catalog import keys
 
 PREFIX = "FIRNDB_"
 
@@ -24,6 +25,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 _CATALOG_SCHEMES = ("postgresql://", "postgresql+psycopg://", "sqlite:///")
 _INDEX_HOST_WORDS = frozenset(("host", "port", "name", "project"))
 
@@ -128,9 +130,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, overrides: Mapping[str, object | None] | None = None) -> Self:
-        """Environment, then `overrides` (None values are left out). `ConfigError` names what is
-        wrong.
-        """
+        """The environment, then `overrides` that are not None. `ConfigError` says what is wrong."""
         given: dict[str, Any] = {k: v for k, v in (overrides or {}).items() if v is not None}
         try:
             return cls(**given)
@@ -162,6 +162,13 @@ class Settings(BaseSettings):
     def _check_catalog(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(_CATALOG_SCHEMES):
             raise ValueError("give postgresql://user:password@host:port/database")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not keys.is_fit(value.get_secret_value()):
+            raise ValueError(keys.FIT)
         return value
 
     @property
@@ -210,9 +217,7 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """`FIRNDB_*` variables that mean nothing: most likely misspelt, so the command line warns of
-    them.
-    """
+    """`FIRNDB_*` variables that mean nothing, most likely misspelt: the command line warns."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     names = environment if environment is not None else os.environ
     return sorted(name for name in names if name.startswith(PREFIX) and name not in known)
@@ -221,7 +226,9 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
 def _shown(value: object) -> str:
     if value is None:
         return "(none)"
-    return "(set)" if isinstance(value, SecretStr) else str(value)
+    if isinstance(value, SecretStr):
+        return "(set)"
+    return _PASSWORD.sub(r"\1…@", str(value))
 
 
 def _one_line(error: ErrorDetails, settings: type[Settings]) -> str:
@@ -232,5 +239,5 @@ def _one_line(error: ErrorDetails, settings: type[Settings]) -> str:
         return f"there is no setting {PREFIX}{name.upper()}; `firndb settings` lists them"
     reason = error["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
-    given = "…" if "KEY" in name.upper() else error["input"]
+    given = "…" if "key" in name else _shown(error["input"])
     return f"{PREFIX}{name.upper()}={given}: {reason} ({field.description})"

@@ -1,6 +1,4 @@
-"""The routes of the data plane that handle records: upsert, query, fetch, update, delete, list,
-stats.
-"""
+"""The data plane's routes for records: upsert, query, fetch, update, delete, list, stats."""
 
 from typing import Any
 

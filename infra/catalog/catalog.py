@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from core.clock import Clock, SystemClock, new_uuid
-from core.errors import AlreadyExists, Forbidden, LogMismatch, NotFound
+from core.errors import AlreadyExists, Forbidden, InvalidRequest, LogMismatch, NotFound
 from core.indexes import IndexState
 from core.log import LogIdentity
 from infra.catalog import keys, rows
@@ -76,7 +76,12 @@ class Catalog:
     async def add_key(
         self, project_id: str, secret: str, *, name: str = "", role: KeyRole = KeyRole.EDITOR
     ) -> ApiKey:
-        """Make `secret` a valid key. `AlreadyExists` if it is or ever was one."""
+        """Make `secret` a valid key.
+
+        `AlreadyExists` if it is or ever was one, `InvalidRequest` if it cannot be one.
+        """
+        if not keys.is_fit(secret):
+            raise InvalidRequest(keys.FIT)
         key = ApiKey(
             key_id=new_uuid(),
             project_id=project_id,

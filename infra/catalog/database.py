@@ -208,9 +208,7 @@ def _sqlite(url: URL) -> sa.Engine:
 
 @contextmanager
 def _opening(url: URL) -> Iterator[None]:
-    """SQLite: one process at a time, because switching a new file to WAL mode does not wait for
-    locks.
-    """
+    """SQLite: one process at a time, for the switch of a new file to WAL mode waits for no lock."""
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return

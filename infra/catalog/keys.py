@@ -14,13 +14,22 @@ KEY_START = "firn_"
 # quarter.
 PREFIX_CHARS_MAX = len(KEY_START) + 4
 # A key that the user chose: short ones can be guessed, long ones do not fit into a header.
-CHOSEN_CHARS_MIN = 8
+CHOSEN_CHARS_MIN = 6
 CHOSEN_CHARS_MAX = 512
+FIT = (
+    f"an API key has {CHOSEN_CHARS_MIN} to {CHOSEN_CHARS_MAX} printable ASCII characters, no spaces"
+)
 
 
 def new_key() -> str:
     """A new secret, shown to its owner once."""
     return KEY_START + secrets.token_urlsafe(32)
+
+
+def is_fit(key: str) -> bool:
+    """Can this be a key: of a length between the bounds, and sendable in a header as it is."""
+    sendable = key.isascii() and key.isprintable() and " " not in key
+    return sendable and CHOSEN_CHARS_MIN <= len(key) <= CHOSEN_CHARS_MAX
 
 
 def hash_of(key: str) -> str:

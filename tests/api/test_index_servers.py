@@ -129,6 +129,16 @@ async def test_with_dns_names_the_host_header_tells_the_index(tmp_path: Path) ->
         assert await ask(name) == 404
 
 
+async def test_indexes_made_under_dns_names_get_ports_when_the_setting_changes(
+    tmp_path: Path,
+) -> None:
+    async with running_gateway(tmp_path, index_host="https://{name}.example.com") as gateway:
+        await gateway.create()
+    async with running_gateway(tmp_path) as gateway:
+        host = (await gateway.ask("GET", "/indexes/movies")).json()["host"]
+        assert (await query(gateway, host)).status_code == 200
+
+
 def test_a_taken_control_port_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = Settings.load({"data": tmp_path, "port": taken.getsockname()[1]})

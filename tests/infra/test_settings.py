@@ -68,6 +68,13 @@ def test_a_wrong_value_gives_one_line_that_names_it_and_what_would_be_right(
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("key", ["short", "with space", "ключ-ключ", "x" * 513, "line\nbreak"])
+def test_an_api_key_that_no_header_can_carry_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigError, match="printable ASCII") as raised:
+        Settings.load({"api_key": key})
+    assert key not in str(raised.value)
+
+
 def test_an_option_that_does_not_exist_is_not_ignored() -> None:
     with pytest.raises(ConfigError, match="no setting FIRNDB_PROT"):
         Settings.load({"prot": 1})
@@ -79,12 +86,16 @@ def test_misspelt_variables_are_found() -> None:
 
 
 def test_the_table_explains_every_setting_and_shows_no_secret() -> None:
-    rows = Settings.load({"s3_secret_key": "very-secret", "port": 9000}).table()
+    catalog = "postgresql://firn:very-secret@db/firn"
+    rows = Settings.load({"s3_secret_key": "very-secret", "port": 9000, "catalog": catalog}).table()
     by_name = {row.variable: row for row in rows}
     assert (by_name["FIRNDB_PORT"].value, by_name["FIRNDB_PORT"].default) == ("9000", "8080")
     assert by_name["FIRNDB_S3_SECRET_KEY"].value == "(set)"
     assert all(row.meaning for row in rows)
     assert "very-secret" not in repr(rows)
+    with pytest.raises(ConfigError) as raised:
+        Settings.load({"catalog": "mysql://firn:very-secret@db/firn"})
+    assert "very-secret" not in str(raised.value)
 
 
 def test_dns_names_instead_of_ports() -> None:
