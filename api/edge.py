@@ -3,18 +3,24 @@
 Plain ASGI: it stands in the way of every query, and frameworks' middleware classes cost 50 us each.
 """
 
+import asyncio
+import contextlib
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import is_data_path, response_to
 from core.clock import new_uuid
-from core.errors import Overloaded, TooLarge
+from core.errors import DeadlineExceeded, Overloaded, TooLarge
 from infra.telemetry import Metrics
 
 REQUEST_ID = "x-pinecone-request-id"
 # Each may hold a body of 4 MiB: 2 GiB at the very worst. Beyond, clients are told to slow down.
 IN_FLIGHT_MAX = 500
+# Those who watch over the process must not take a busy one for a dead one.
+HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")
+# From the request line to the end of the body: who sends slower holds a place for nothing.
+ARRIVAL_S = 60.0
 # Of a body that is refused, this much is still read, so that a client that is busy sending gets
 # to read the answer instead of a broken connection.
 DRAIN_BYTES_MAX = 64 << 20
@@ -55,7 +61,7 @@ class Edge:
     async def _answer(self, exchange: "_Exchange") -> None:
         scope = exchange.scope
         try:
-            if self._in_flight > IN_FLIGHT_MAX:
+            if self._in_flight > IN_FLIGHT_MAX and scope["path"] not in HEALTH_PATHS:
                 raise Overloaded(f"{IN_FLIGHT_MAX} requests are being served; try again soon")
             await exchange.check_announced_size()
             await self._app(scope, exchange.receive, exchange.send)
@@ -78,6 +84,7 @@ class _Exchange:
         self._send = send
         self._limit = limit
         self._received = 0
+        self._arrival_deadline = asyncio.get_running_loop().time() + ARRIVAL_S
         self._request_id = new_uuid()
         scope["firn.request_id"] = self._request_id
 
@@ -88,7 +95,11 @@ class _Exchange:
             await self._refuse_body()
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        try:
+            async with asyncio.timeout_at(self._arrival_deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the body did not arrive in {ARRIVAL_S:.0f} s") from None
         self._received += len(message.get("body", b""))
         if self._received > self._limit:
             await self._refuse_body(message.get("more_body", False))
@@ -104,10 +115,12 @@ class _Exchange:
 
     async def _refuse_body(self, more: bool = True) -> None:
         self._received = 0
-        while more and self._received < DRAIN_BYTES_MAX:
-            message = await self._receive()
-            self._received += len(message.get("body", b""))
-            more = message.get("more_body", False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._arrival_deadline):
+                while more and self._received < DRAIN_BYTES_MAX:
+                    message = await self._receive()
+                    self._received += len(message.get("body", b""))
+                    more = message.get("more_body", False)
         self._received = 0
         raise TooLarge(
             f"Request size exceeds the maximum supported size of {self._limit} bytes: "

@@ -227,8 +227,9 @@ class IndexServers:
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound TCP socket; `OSError` when it cannot be. `shared`: others of this user may bind it
-    too.
+    """A bound TCP socket; `OSError` when it cannot be.
+
+    `shared`: other processes of this user may bind it, too, if they also say so.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

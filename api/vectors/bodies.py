@@ -7,7 +7,6 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from core.errors import DeadlineExceeded
 from ingest.bodies import decode_body
 
 B = TypeVar("B", bound=msgspec.Struct)
@@ -16,19 +15,13 @@ R = TypeVar("R")
 # A body of this size takes about half a millisecond to decode and check: a query by a vector of
 # 3,000 dimensions. Bigger ones go to a thread, so that queries on the loop get their turns between.
 INLINE_BYTES_MAX = 64 << 10
-# A client that sends slower than this holds memory for nothing.
-ARRIVAL_S = 60.0
 
 
 async def judged(
     request: Request, kind: type[B], judge: Callable[[B], R], bytes_max: int
 ) -> tuple[B, R]:
     """The body as `kind`, and what `judge` makes of it. `InvalidRequest`, `TooLarge`."""
-    try:
-        async with asyncio.timeout(ARRIVAL_S):
-            body = await request.body()
-    except TimeoutError:
-        raise DeadlineExceeded(f"the request's body did not arrive in {ARRIVAL_S:.0f} s") from None
+    body = await request.body()
 
     def work() -> tuple[B, R]:
         decoded = decode_body(body or b"{}", kind, bytes_max)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.api.gateway import CLASSIC, Running
+from tests.api.gateway import CLASSIC, KEY, Running
 
 QUERY = {"vector": [1, 2, 3], "topK": 1}
 
@@ -42,6 +42,19 @@ async def test_a_head_without_end_is_cut_off(gateway: Running) -> None:
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"GET / HTTP/1.1\r\nx-long: " + b"a" * (1 << 20))
     assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/indexes", "/vectors/upsert"])
+async def test_a_body_that_never_ends_gives_its_place_back(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("api.edge.ARRIVAL_S", 0.05)
+    host = ((await gateway.create())["host"]).removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\napi-key: {KEY}\r\ncontent-length: 100\r\n\r\n{{"
+    writer.write(head.encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 504")
     writer.close()
 
 
@@ -102,6 +115,7 @@ async def test_beyond_the_bound_of_requests_in_flight_clients_are_told_to_slow_d
     refused = await gateway.ask("POST", "/query", host=host, json=QUERY)
     assert (refused.status_code, refused.json()["code"]) == (429, 8)
     assert refused.headers["retry-after"] == "1"
+    assert (await gateway.ask("GET", "/healthz", key=None)).status_code == 200
     release.set()
     assert [a.status_code for a in await asyncio.gather(*asking)] == [200] * 4
 
