@@ -59,9 +59,12 @@ class Story:
         self._dense = dense
         self._sparse = sparse
 
-    async def step(self, world: World) -> str:
+    async def step(self, world: World, *, restarts: bool = True) -> str:
         """Does something to the namespace "n"; says what."""
-        match self._weighted(STEPS):
+        step = self._weighted(STEPS)
+        if step == "restart" and not restarts:
+            step = "forget"
+        match step:
             case "write":
                 ops = [self.operation() for _ in range(self.random.choice((1, 1, 1, 2, 3)))]
                 await world.write(*ops)
@@ -79,11 +82,10 @@ class Story:
                 await world.checkpoint(world.partition())
             case "forget":
                 await world.forget()
-            case step:
+            case _:
                 await world.restart_freshness()
                 await world.deliver()
-                return step
-        return "build"
+        return step
 
     def operation(self) -> Operation:
         match self._weighted(OPERATIONS):

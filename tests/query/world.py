@@ -27,6 +27,7 @@ from core.partition import partition_of, wal_key
 from core.records import Record, SparseValues, StoredRecord, Vector
 from core.sparse import sparse_score
 from freshness.layer import FreshnessLayer, FreshnessParts, FreshnessSettings
+from freshness.protocol import FreshReader
 from infra.feed.local import LocalFeed
 from ingest.admit import Admitted, admit
 from ingest.wire import encode
@@ -82,6 +83,7 @@ class World:
         seed: int = 0,
         query: QuerySettings | None = None,
         freshness: FreshnessSettings | None = None,
+        reader: FreshReader | None = None,
     ) -> None:
         self.index = index
         self.store = store
@@ -95,6 +97,7 @@ class World:
         self.random = random.Random(seed)
         self._query_settings = query or QuerySettings(deadline_s=5.0)
         self._freshness_settings = freshness or FreshnessSettings()
+        self._reader = reader
         self.fresh = self._new_freshness()
         self.service = self._new_service()
 
@@ -345,7 +348,7 @@ class World:
             manifests=self.manifests,
             registries=self.registries,
             cache=self.cache,
-            fresh=self.fresh,
+            fresh=self._reader or self.fresh,
             positions=LogPositions(self.log),
             feed=self.feed,
             clock=self.clock,
