@@ -7,8 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from core.errors import ConfigError, LogMismatch, TooLarge, Unavailable
@@ -25,6 +26,7 @@ APPEND_TIMEOUT_S = 20.0
 REQUEST_TIMEOUT_S = 5.0
 # Partitions read at the same time; each is a client of its own with up to 16 MB read ahead.
 READERS_MAX = 16
+LEADER_WAIT_S = 0.05
 READ_TURN_S = 0.5  # a thread's longest wait for records, before another partition has its turn
 # Without types in confluent-kafka.
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -33,7 +35,7 @@ READ_TIMEOUT_S = 15.0  # for records that are known to be there
 
 
 class KafkaLog(Log):
-    """Connects at its first use, belongs to that event loop, and finds brokers again by itself."""
+    """Used on one event loop. Brokers that were away are found again by librdkafka itself."""
 
     def __init__(
         self,
@@ -142,6 +144,18 @@ class KafkaLog(Log):
         return self._admin
 
     async def _offset(self, partition: int, which: OffsetSpec) -> int:
+        """Asked again while leaders move: the admin client itself goes by what it last knew."""
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                return await self._offset_as_known(partition, which)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(LEADER_WAIT_S)
+            await self._refresh_leaders()
+
+    async def _offset_as_known(self, partition: int, which: OffsetSpec) -> int:
         position = TopicPartition(self._topic, partition)
         futures = self._administrator().list_offsets(
             {position: which},
@@ -149,7 +163,16 @@ class KafkaLog(Log):
             request_timeout=REQUEST_TIMEOUT_S,
         )
         found = await answer(futures[position], self._place)
-        return int(found.offset)
+        offset = int(found.offset)
+        if offset < 0:
+            # Seen while a broker restarts: no error, and -1001 for "unknown".
+            raise Unavailable(f"{self._place}: partition {partition} has no leader now")
+        return offset
+
+    async def _refresh_leaders(self) -> None:
+        admin = self._administrator()
+        with suppress(KafkaException):  # the next request tells
+            await asyncio.to_thread(admin.list_topics, self._topic, timeout=REQUEST_TIMEOUT_S)
 
     async def _read(
         self,

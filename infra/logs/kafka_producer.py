@@ -27,7 +27,7 @@ RECORD_OVERHEAD_BYTES = 64 << 10  # headers and framing on top of key and value
 
 
 class AckProducer:
-    """Idempotent, acks=all. Bound to the event loop of its first append."""
+    """Idempotent, acks=all. Connects when made; appends come from one event loop."""
 
     def __init__(
         self, bootstrap: str, topic: str, *, timeout_s: float, record_bytes_max: int
@@ -52,7 +52,9 @@ class AckProducer:
             "queue.buffering.max.messages": QUEUE_RECORDS_MAX,
             "queue.buffering.max.kbytes": QUEUE_KBYTES_MAX,
         }
-        self._session: _Session | None = None
+        # Now, not at the first append: a record sent in the moment in which the producer is made
+        # waits 500 ms for its id from the broker (librdkafka's timer); 100 ms later it takes 3 ms.
+        self._session = _Session(self._settings, self._place)
         self._closed = False
 
     async def append(
@@ -61,19 +63,18 @@ class AckProducer:
         """Offset of the record once it is acknowledged by all in-sync replicas."""
         if self._closed:
             raise Unavailable("the log is closed")
-        if self._session is None or self._session.broken:
-            # A fatal error (e.g. the broker forgot our sequence numbers) ends an idempotent
-            # producer.
-            old, self._session = self._session, _Session(self._settings, self._place)
-            if old is not None:
-                old.abandon()
+        if self._session.broken:
+            # A fatal error (the broker forgot our sequence numbers) ends an idempotent producer.
+            self._session.abandon()
+            self._session = _Session(self._settings, self._place)
         return await self._session.send(self._topic, partition, key, value, headers)
 
     async def close(self) -> None:
         """Waits for what is under way, as long as its own deadline."""
+        if self._closed:
+            return
         self._closed = True
-        if self._session is not None:
-            await asyncio.to_thread(self._session.finish, self._timeout_s)
+        await asyncio.to_thread(self._session.finish, self._timeout_s)
 
 
 class _Session:
@@ -82,7 +83,6 @@ class _Session:
     def __init__(self, settings: dict[str, Any], place: str) -> None:
         self.broken = False
         self._place = place
-        self._loop = asyncio.get_running_loop()
         self._producer = Producer(settings)
         self._reports: deque[tuple[asyncio.Future[int], KafkaError | None, int]] = deque()
         self._waking = False
@@ -93,7 +93,7 @@ class _Session:
     async def send(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
     ) -> int:
-        acknowledged: asyncio.Future[int] = self._loop.create_future()
+        acknowledged: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def report(error: KafkaError | None, message: Message) -> None:
             offset = message.offset()
@@ -113,15 +113,12 @@ class _Session:
     def finish(self, timeout_s: float) -> None:
         """On a thread of the caller's."""
         self._producer.flush(timeout_s)
-        self._stop()
+        self._stopping = True
         self._thread.join()
 
     def abandon(self) -> None:
         """What is under way fails now."""
         self._producer.purge()
-        self._stop()
-
-    def _stop(self) -> None:
         self._stopping = True
 
     def _poll(self) -> None:
@@ -136,7 +133,7 @@ class _Session:
         self._reports.append((acknowledged, error, offset))
         if not self._waking:
             self._waking = True
-            self._loop.call_soon_threadsafe(self._resolve)
+            acknowledged.get_loop().call_soon_threadsafe(self._resolve)
 
     def _resolve(self) -> None:
         # First, so that a report from here on wakes us again.

@@ -17,6 +17,7 @@ from infra.logs.kafka_client import client_settings, told
 
 BROKER_DEFAULT = -1
 SETTLE_S = 0.1
+REQUEST_TIMEOUT_S = 5.0
 
 # The log is the truth that everything else can be rebuilt from: no age or size limit deletes of it.
 KEEP_ALL = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
@@ -69,7 +70,7 @@ async def create_topics(
 
 async def described(admin: AdminClient, topic: str, place: str) -> TopicDescription | None:
     """None when there is no such topic."""
-    futures = admin.describe_topics(TopicCollection([topic]), request_timeout=10.0)
+    futures = admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
     try:
         return await asyncio.shield(asyncio.wrap_future(futures[topic]))
     except KafkaException as error:
