@@ -1,4 +1,4 @@
-"""Keeps aiokafka's log readable while a broker is away: it writes 60 error lines a second."""
+"""Keeps aiokafka's log readable while a broker is away: it writes some 90 error lines a second."""
 
 import contextlib
 import logging
