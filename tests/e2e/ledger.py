@@ -16,6 +16,13 @@ DIMENSION = 8
 IDS_PER_WORKER = 30
 NAMESPACE = "ledger"
 
+DELETE = "/vectors/delete"
+# Log away, or too slow to say: such a write may still take effect. 500: the server is going down.
+UNSURE = (500, 503, 504)
+# A role that was killed is taken over within its group's session; reads say so until then.
+ANSWER_TRIES = 450
+TRY_S = 0.2
+
 State = int | None  # the version that is stored; None: the record is not there
 
 
@@ -23,6 +30,20 @@ def values(record: str, version: int) -> list[float]:
     """A vector that only this version of this record has."""
     source = random.Random(f"{record}/{version}")
     return [round(source.uniform(-1, 1), 4) for _ in range(DIMENSION)]
+
+
+async def answered(client: httpx.AsyncClient, method: str, path: str, **request: Any) -> Any:
+    """The body of an answer that does not say that it is stale, asked for until there is one."""
+    told = "nothing"
+    for _ in range(ANSWER_TRIES):
+        answer = await client.request(method, path, **request)
+        stale = answer.headers.get("x-firndb-stale") == "true"
+        if answer.status_code == 200 and not stale:
+            return answer.json()
+        told = "a stale answer" if stale else f"{answer.status_code}: {answer.text}"
+        assert stale or answer.status_code in (503, 504), told
+        await asyncio.sleep(TRY_S)
+    raise AssertionError(f"{path} does not become current: {told}")
 
 
 @dataclass
@@ -38,28 +59,32 @@ class Ledger:
         self.version += 1
         return self.version
 
-    async def write(self, client: httpx.AsyncClient, path: str, body: dict[str, Any],
-                    after: dict[str, State]) -> bool:  # fmt: skip
+    async def write(
+        self, client: httpx.AsyncClient, path: str, body: dict[str, Any], after: dict[str, State]
+    ) -> bool:
         """Send one write that leaves `after`; False if its fate is unknown."""
         try:
             response = await client.post(path, json=body)
-            if response.status_code == 200 or (
-                response.status_code == 404 and path.endswith("delete")
-            ):
+        except httpx.TransportError:
+            response = None
+        if response is not None:
+            # a deletion where there is no namespace leaves what it wanted
+            if response.status_code == 200 or (response.status_code, path) == (404, DELETE):
                 self.acknowledged.update(after)
                 self.writes += 1
                 return True
-        except httpx.TransportError:
-            pass
+            assert response.status_code in UNSURE, f"{response.status_code}: {response.text}"
         for record, state in after.items():
             self.unsure[record] = {self.acknowledged.get(record), state}
         return False
 
-    async def worker(self, client: httpx.AsyncClient, number: int, seed: int) -> None:
+    async def worker(
+        self, client: httpx.AsyncClient, number: int, seed: int, stopping: asyncio.Event
+    ) -> None:
         """Random upserts, deletions and updates of its ids until a write has no answer."""
         source = random.Random(f"{seed}/{number}")
         own = [f"w{number}-{i}" for i in range(IDS_PER_WORKER)]
-        while True:
+        while not stopping.is_set():
             chosen = source.sample(own, source.randint(1, 8))
             if not await self._random_write(client, source, chosen):
                 return
@@ -78,7 +103,7 @@ class Ledger:
             return await self.write(client, "/vectors/upsert", body, dict.fromkeys(chosen, version))
         if kind < 0.85:
             body = {"ids": chosen, "namespace": NAMESPACE}
-            return await self.write(client, "/vectors/delete", body, dict.fromkeys(chosen, None))
+            return await self.write(client, DELETE, body, dict.fromkeys(chosen, None))
         record = chosen[0]
         exists = self.acknowledged.get(record) is not None
         body = {
@@ -90,12 +115,22 @@ class Ledger:
         after = {record: version if exists else None}
         return await self.write(client, "/vectors/update", body, after)
 
-    async def run(self, client: httpx.AsyncClient, workers: int, seed: int) -> None:
-        """Until every worker met a write without an answer (or the task is cancelled)."""
-        await asyncio.gather(*(self.worker(client, n, seed) for n in range(workers)))
+    async def run(
+        self,
+        client: httpx.AsyncClient,
+        workers: int,
+        seed: int,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
+        """Until every worker met a write without an answer, or `stopping` is set."""
+        stopping = stopping or asyncio.Event()
+        await asyncio.gather(*(self.worker(client, n, seed, stopping) for n in range(workers)))
 
     async def verify(self, client: httpx.AsyncClient) -> None:
-        """Every id has its acknowledged state, unsure ids one of two; count and query agree."""
+        """Every id has its acknowledged state, unsure ids one of two; count and query agree.
+
+        No write may be on its way any more.
+        """
         found = await self._fetch_all(client)
         for record, possible in self.unsure.items():
             state = found.get(record)
@@ -106,7 +141,7 @@ class Ledger:
             assert found.get(record) == state, f"{record} is {found.get(record)}, not {state}"
         present = {i: v for i, v in self.acknowledged.items() if v is not None}
         assert found == present
-        stats = (await client.post("/describe_index_stats", json={})).raise_for_status().json()
+        stats = await answered(client, "POST", "/describe_index_stats", json={})
         count = stats["namespaces"].get(NAMESPACE, {"vectorCount": 0})["vectorCount"]
         assert count == len(present), f"stats say {count}, there are {len(present)}"
         await self._verify_by_query(client, present)
@@ -118,9 +153,7 @@ class Ledger:
             "namespace": NAMESPACE,
             "includeMetadata": True,
         }
-        answer = (await client.post("/query", json=body)).raise_for_status()
-        assert answer.headers.get("x-firndb-stale") != "true"
-        matches = answer.json()["matches"]
+        matches = (await answered(client, "POST", "/query", json=body))["matches"]
         assert len({m["id"] for m in matches}) == len(matches), "an id twice"
         assert {m["id"]: int(m["metadata"]["version"]) for m in matches} == present
 
@@ -129,8 +162,8 @@ class Ledger:
         found: dict[str, int] = {}
         for first in range(0, len(known), 100):
             query = {"ids": known[first : first + 100], "namespace": NAMESPACE}
-            answer = (await client.get("/vectors/fetch", params=query)).raise_for_status()
-            for record, vector in answer.json()["vectors"].items():
+            answer = await answered(client, "GET", "/vectors/fetch", params=query)
+            for record, vector in answer["vectors"].items():
                 version = int(vector["metadata"]["version"])
                 expected = values(record, version)
                 assert all(
