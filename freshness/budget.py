@@ -7,6 +7,11 @@ from freshness.protocol import FreshUsage, NamespaceUsage
 
 # Gateways answer 429 well before 1.0; below half nobody needs to know.
 REPORTED_FROM = 0.5
+# Over the limit the largest namespace is marked full, and the next one for every further step of
+# the limit: the small ones usually fit into what is left up to the hard limit, beyond which whoever
+# writes is marked.
+MARK_STEP = 0.05
+HARD_LIMIT = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Budget:
         self.limits = limits
         self._held: dict[HeldNamespace, int] = {}
         self._total = 0
+        self._marks_at = limits.size_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -39,10 +45,16 @@ class Budget:
         self._held[held] = held.size_bytes
         if self._fraction(held) >= 1.0:
             held.mark_full()
-        elif self._total > self.limits.size_bytes:
+        limit = self.limits.size_bytes
+        if self._total <= limit:
+            self._marks_at = limit
+        elif self._total > HARD_LIMIT * limit:
+            held.mark_full()
+        elif self._total > self._marks_at:
             # the largest pays: a small neighbour's answers do not change
             largest = max(self._held, key=lambda h: 0 if h.overflowed else h.size_bytes)
             largest.mark_full()
+            self._marks_at = self._total + int(MARK_STEP * limit)
 
     def forget(self, held: HeldNamespace) -> None:
         self._total -= self._held.pop(held, 0)
