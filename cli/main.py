@@ -12,6 +12,8 @@ from infra.settings import Settings, unknown_variables
 
 data_option = click.option("--data", type=click.Path(path_type=Path), help="Data folder.")
 
+supervised_option = click.option("--supervised", is_flag=True, hidden=True)
+
 
 class Commands(click.Group):
     """Commands in the order of this file, which is the order of a newcomer's day."""
@@ -49,27 +51,32 @@ def serve(**options: Any) -> None:
 @plain_errors
 def api(**options: Any) -> None:
     """Run the gateway and query role of a distributed deployment."""
-    from cli.runtime.roles import run_api
+    from cli.runtime.process import run_process
+    from cli.runtime.roles import serve_api
 
-    run_api(Settings.load(options))
+    run_process(serve_api, Settings.load(options))
 
 
 @cli.command()
+@supervised_option
 @plain_errors
-def builder() -> None:
+def builder(supervised: bool) -> None:
     """Run the index builder role of a distributed deployment."""
-    from cli.runtime.roles import run_builder
+    from cli.runtime.process import run_process
+    from cli.runtime.roles import serve_builder
 
-    run_builder(Settings.load())
+    run_process(serve_builder, Settings.load(), supervised=supervised)
 
 
 @cli.command()
+@supervised_option
 @plain_errors
-def freshness() -> None:
+def freshness(supervised: bool) -> None:
     """Run the freshness role of a distributed deployment."""
-    from cli.runtime.roles import run_freshness
+    from cli.runtime.process import run_process
+    from cli.runtime.roles import serve_freshness
 
-    run_freshness(Settings.load())
+    run_process(serve_freshness, Settings.load(), supervised=supervised)
 
 
 @cli.command()

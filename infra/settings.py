@@ -192,6 +192,14 @@ class Settings(BaseSettings):
         return f"{self.kafka_prefix}.dead"
 
     @property
+    def manifests_topic(self) -> str:
+        return f"{self.kafka_prefix}.manifests"
+
+    @property
+    def owners_topic(self) -> str:
+        return f"{self.kafka_prefix}.owners"
+
+    @property
     def catalog_url(self) -> str:
         return self.catalog or f"sqlite:///{self.data.absolute() / 'catalog.db'}"
 

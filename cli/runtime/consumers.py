@@ -1,13 +1,15 @@
 """The two consumers of the log and the query service, put together from the parts."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from api.writes import LogWrites
 from builder.builder import IndexBuilder
 from builder.parts import BuilderParts
 from builder.policy import FlushLimits
 from builder.settings import BuilderSettings
+from cli.runtime.folder import claimed
 from cli.runtime.parts import Parts
 from freshness.budget import MemoryLimits
 from freshness.layer import FreshnessLayer, FreshnessParts, FreshnessSettings
@@ -24,14 +26,19 @@ from storage.file_cache import FileCache
 from storage.registry import RegistryStore
 
 
-def open_cache(parts: Parts, role: str) -> FileCache:
-    """Files cached from the object store; each process that caches has a folder of its own.
+@asynccontextmanager
+async def opened_cache(parts: Parts, role: str) -> AsyncIterator[FileCache]:
+    """Files cached from the object store, in a folder that this process has for itself.
 
     `ConfigError` if the installed Annoy lays its files out in another way than we read them.
     """
     assert_annoy_layout()
-    folder: Path = parts.settings.cache_folder / role
-    return FileCache(parts.store, folder, parts.settings.cache_bytes)
+    with claimed(parts.settings.cache_folder, role) as folder:
+        cache = FileCache(parts.store, folder, parts.settings.cache_bytes)
+        try:
+            yield cache
+        finally:
+            await cache.close()
 
 
 @dataclass(frozen=True, slots=True)

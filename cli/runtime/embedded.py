@@ -17,7 +17,7 @@ from cli.runtime.consumers import (
     make_freshness,
     make_queries,
     make_writes,
-    open_cache,
+    opened_cache,
 )
 from cli.runtime.folder import new_address, publish_address
 from cli.runtime.gauges import show_cache, show_freshness, show_store
@@ -61,8 +61,7 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
     """
     async with AsyncExitStack() as stack:
         parts = await stack.enter_async_context(open_parts(settings))
-        cache = open_cache(parts, "embedded")
-        stack.push_async_callback(cache.close)
+        cache = await stack.enter_async_context(opened_cache(parts, "embedded"))
         builder, freshness = make_builder(parts, cache, bounds), make_freshness(parts, bounds)
         await builder.start()
         stack.push_async_callback(builder.stop)

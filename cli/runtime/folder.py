@@ -19,6 +19,7 @@ from core.errors import ConfigError
 
 LOCK = "LOCK"
 ADDRESS = "server.json"
+CLAIMS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,29 @@ def _locked(lock: int) -> bool:
         else:
             return True
     return False
+
+
+@contextmanager
+def claimed(base: Path, name: str) -> Iterator[Path]:
+    """The first of the folders `name`, `name-2`, `name-3` ... that no other process has claimed.
+
+    Several processes of one role on one machine then each have a folder of their own.
+    """
+    for number in range(1, CLAIMS_MAX + 1):
+        folder = base / (name if number == 1 else f"{name}-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        try:
+            yield folder
+        finally:
+            os.close(lock)
+        return
+    raise ConfigError(f"{CLAIMS_MAX} processes use folders of {base}; set another FIRNDB_DATA")
 
 
 def publish_address(folder: Path, address: ServerAddress) -> None:

@@ -1,8 +1,10 @@
 """From settings to the adapters behind the ports: the one place that knows the deployment."""
 
+import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.clock import Clock, SystemClock
 from core.errors import ConfigError
@@ -19,6 +21,12 @@ from infra.objects.open import open_store
 from infra.objects.retrying import RetryingStore
 from infra.settings import Settings
 from infra.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from infra.logs.kafka_topics import TopicSpec
+
+# A dead letter wraps a record of up to 7 MiB; the rest is room for its frame.
+TOPIC_RECORD_BYTES_MAX = 9 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,11 @@ def check_deployment(settings: Settings) -> None:
     """`ConfigError` if Kafka is set without the object store that the roles share."""
     if settings.kafka is None:
         return
+    for module in ("confluent_kafka", "faust", "aiohttp"):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(
+                f"FIRNDB_KAFKA is set but {module} is not installed: pip install 'firndb[kafka]'"
+            )
     if settings.object_store is None:
         raise ConfigError(
             "FIRNDB_KAFKA is set but FIRNDB_OBJECT_STORE is not: the roles share one object store, "
@@ -110,4 +123,30 @@ async def _embedded_logs(
 async def _kafka_logs(
     settings: Settings, bootstrap: str, stack: AsyncExitStack
 ) -> tuple[Log, Log, ManifestFeed]:
-    raise ConfigError("the distributed deployment is not wired yet")
+    from infra.feed.over_log import LogFeed
+    from infra.logs.kafka import KafkaLog
+    from infra.logs.kafka_topics import create_topics
+
+    await create_topics(bootstrap, topics(settings))
+    wal = KafkaLog(bootstrap, settings.wal_topic)
+    stack.push_async_callback(wal.close)
+    dead = KafkaLog(bootstrap, settings.dead_letters_topic)
+    stack.push_async_callback(dead.close)
+    feed = LogFeed(KafkaLog(bootstrap, settings.manifests_topic))
+    stack.push_async_callback(feed.close)
+    await feed.start()
+    return wal, dead, feed
+
+
+def topics(settings: Settings) -> "list[TopicSpec]":
+    """The four topics as FirnDB makes them; those that exist stay as they are."""
+    from infra.logs.kafka_topics import KEEP_ALL, KEEP_NEWEST_OF_KEY, TopicSpec
+
+    large = {"max.message.bytes": str(TOPIC_RECORD_BYTES_MAX)}
+    copies = settings.kafka_replication
+    return [
+        TopicSpec(settings.wal_topic, settings.kafka_partitions, {**KEEP_ALL, **large}, copies),
+        TopicSpec(settings.dead_letters_topic, 1, {**KEEP_ALL, **large}, copies),
+        TopicSpec(settings.manifests_topic, 1, KEEP_NEWEST_OF_KEY, copies),
+        TopicSpec(settings.owners_topic, 1, KEEP_NEWEST_OF_KEY, copies),
+    ]

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
 from builder.rebuild import RebuildProgress, rebuild
-from cli.runtime.consumers import builder_parts, builder_settings, open_cache
+from cli.runtime.consumers import builder_parts, builder_settings, opened_cache
 from cli.runtime.parts import Parts
 from core.errors import NotFound
 from core.indexes import IndexInfo
+from storage.file_cache import FileCache
 
 Line = dict[str, Any]
 
@@ -19,7 +21,17 @@ async def rebuild_lines(
 ) -> AsyncGenerator[Line, None]:
     """Progress over all partitions, then the rebuilt namespaces. `NotFound`, `LogMismatch`."""
     info = await _named(parts, index)
-    cache = open_cache(parts, "rebuild")
+    async with (
+        opened_cache(parts, "rebuild") as cache,
+        aclosing(_lines(parts, cache, info, namespace)) as lines,
+    ):
+        async for line in lines:
+            yield line
+
+
+async def _lines(
+    parts: Parts, cache: FileCache, info: IndexInfo, namespace: str | None
+) -> AsyncGenerator[Line, None]:
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
     seen: dict[int, RebuildProgress] = {}
 
@@ -47,7 +59,6 @@ async def rebuild_lines(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await cache.close()
 
 
 async def _named(parts: Parts, name: str) -> IndexInfo:

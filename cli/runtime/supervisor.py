@@ -7,8 +7,10 @@ each reads a pipe whose other end is here, and stops when that closes.
 
 import asyncio
 import logging
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from cli.runtime.roles import serve_api
 from infra.settings import Settings
@@ -29,6 +31,7 @@ class Child:
     """One supervised role: running until `stop` is called."""
 
     role: str
+    folder: Path
     process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
@@ -40,6 +43,7 @@ class Child:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.main", self.role, "--supervised"),
                 stdin=asyncio.subprocess.PIPE,
+                env={**os.environ, "FIRNDB_DATA": str(self.folder)},
             )
             log.info("%s runs as process %d", self.role, self.process.pid)
             status = await self.process.wait()
@@ -65,10 +69,10 @@ class Child:
 
 async def serve_distributed(settings: Settings, stopped: asyncio.Event) -> None:
     """All roles, until `stopped` is set."""
-    children = [Child(role) for role in ROLES]
+    children = [Child(role, settings.data.absolute()) for role in ROLES]
     running = [asyncio.create_task(child.run()) for child in children]
     try:
-        await serve_api(settings, stopped, folder=settings.data)
+        await serve_api(settings, stopped)
     finally:
         for task in running:
             task.cancel()

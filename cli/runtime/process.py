@@ -1,0 +1,40 @@
+"""A process's life around what it serves: its event loop, its signals, its supervisor."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+
+Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+
+def run_process(serve: Serve, settings: Settings, *, supervised: bool = False) -> None:
+    """Run `serve` until SIGTERM, SIGINT or the supervisor's end sets its event, or it raises.
+
+    `supervised`: standard input is a pipe that the supervisor holds; its end is the end of us, so
+    that no role outlives a supervisor that was killed.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+
+    async def run() -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        if supervised:
+            loop.add_reader(sys.stdin.fileno(), _ended_with, stopped)
+        await serve(settings, stopped)
+
+    import uvloop
+
+    uvloop.run(run())
+
+
+def _ended_with(stopped: asyncio.Event) -> None:
+    if os.read(sys.stdin.fileno(), 1024) == b"":
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stopped.set()
