@@ -1,6 +1,6 @@
 """From settings to the adapters behind the ports: the one place that knows the deployment."""
 
-import importlib.util
+import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -83,11 +83,13 @@ def check_deployment(settings: Settings) -> None:
     """`ConfigError` if Kafka is set without the object store that the roles share."""
     if settings.kafka is None:
         return
-    for module in ("confluent_kafka", "faust", "aiohttp"):
-        if importlib.util.find_spec(module) is None:
+    for package in ("confluent-kafka", "faust-streaming", "aiohttp", "cramjam"):
+        try:
+            importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError as error:
             raise ConfigError(
-                f"FIRNDB_KAFKA is set but {module} is not installed: pip install 'firndb[kafka]'"
-            )
+                f"FIRNDB_KAFKA is set but {package} is not installed: pip install 'firndb[kafka]'"
+            ) from error
     if settings.object_store is None:
         raise ConfigError(
             "FIRNDB_KAFKA is set but FIRNDB_OBJECT_STORE is not: the roles share one object store, "
