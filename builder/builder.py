@@ -228,27 +228,33 @@ class IndexBuilder(LogConsumer):
         finally:
             work.flushing = False
             self._flushing -= 1
-        self._after(owned, work)
+        self._after_flush(owned, work)
 
     async def _compact(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         try:
-            await self._jobs.compact(owned, work)
+            committed = await self._jobs.compact(owned, work)
         finally:
             self._compacting -= 1
-        self._after(owned, work)
-
-    def _after(self, owned: OwnedPartition, work: NamespaceWork) -> None:
-        """Queue the namespace for compaction if it may need one; forget it if it is long idle."""
-        manifest, limits = work.manifest, self._settings.compaction
-        failed = self._parts.clock.monotonic() < work.compact_at
-        if failed or (manifest is not None and may_need_compaction(manifest, limits)):
+        if committed or work.compact_at > self._parts.clock.monotonic():  # the next job, or again
             self._to_compact[work] = owned
+        self._forget_idle(owned, work)
+
+    def _after_flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        manifest = work.manifest
+        if manifest is not None and may_need_compaction(manifest, self._settings.compaction):
+            self._to_compact[work] = owned
+            self._wake.set()
+        self._forget_idle(owned, work)
+
+    def _forget_idle(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        """Only so many namespaces without work stay in memory: those that had some last."""
+        self._idle.pop(work, None)
         if work.idle and work not in self._to_compact:
             self._idle[work] = owned
-            while len(self._idle) > self._settings.idle_namespaces:
-                oldest, its_owner = next(iter(self._idle.items()))
-                del self._idle[oldest]
-                its_owner.works.pop(oldest.key, None)
+        while len(self._idle) > self._settings.idle_namespaces:
+            oldest, its_owner = next(iter(self._idle.items()))
+            del self._idle[oldest]
+            its_owner.works.pop(oldest.key, None)
 
     async def _drain(self, owned: OwnedPartition) -> None:
         """Flush until nothing is pending but in paused namespaces."""
@@ -259,7 +265,7 @@ class IndexBuilder(LogConsumer):
             await asyncio.wait(flushes)
             _check(owned)
             for work in works:
-                self._after(owned, work)
+                self._after_flush(owned, work)
             if sum(len(w.pending) for w in works if not w.paused) >= before:
                 raise Unavailable(f"partition {owned.number} cannot be flushed now")
         _check(owned)

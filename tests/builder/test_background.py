@@ -53,6 +53,11 @@ async def test_writes_reach_the_index_and_the_checkpoint_by_themselves(world: Wo
         return sum(file.is_delta for file in manifest.files) <= 3
 
     await until(at_rest, "compaction follows")
+
+    async def quiet() -> bool:
+        return not builder._to_compact and not builder._tasks
+
+    await until(quiet, "at rest nothing is looked at again and again")
     await builder.stop()
     await world.check()
 
