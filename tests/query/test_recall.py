@@ -1,0 +1,138 @@
+"""At stake: above the size where everything is scanned, probing the nearest clusters still finds
+the neighbours, with and without filters, and `exhaustive` finds all of them.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.clock import new_uuid
+from core.filters.model import Comparison, Condition, Filter
+from core.indexes import IndexInfo, IndexState, VectorType
+from core.metric import F32, Metric
+from core.records import Metadata
+from query.model import Cost, QueryRequest
+from query.plan import SCAN_ALL_ROWS
+from storage.cluster_file import write_cluster
+from storage.encoded_file import put_objects
+from storage.layout import NamespaceSchema
+from storage.manifest import DataFile, Manifest
+from storage.rows import Rows
+from tests.query.world import World
+from tests.storage.memory_store import MemoryStore
+
+INFO = IndexInfo("i", "p", "name", 16, Metric.COSINE, VectorType.DENSE, IndexState.READY)
+ROWS = 42_000
+QUERIES = 30
+
+
+def points(count: int, seed: int) -> F32:
+    """A cloud in 5 of 16 dimensions: neighbours spread over several clusters, as in real
+    embeddings.
+    """
+    random = np.random.default_rng(seed)
+    spread = np.random.default_rng(0).normal(size=(5, 16))
+    noise = 0.05 * random.normal(size=(count, 16))
+    return (random.normal(size=(count, 5)) @ spread + noise).astype(np.float32)
+
+
+def metadata(row: int) -> Metadata:
+    return {"tenth": float(row % 10), "rare": float(row % 1000)}
+
+
+async def clustered(world: World, vectors: F32, clusters: int) -> None:
+    """Commits the vectors as so many cluster files, each around a random point."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    centroids = unit[np.random.default_rng(1).choice(len(unit), clusters, replace=False)]
+    nearest = np.argmax(unit @ centroids.T, axis=1)
+    schema = NamespaceSchema("i", "n", Metric.COSINE, 16)
+    files: list[DataFile] = []
+    for cluster in range(clusters):
+        rows = np.flatnonzero(nearest == cluster)
+        columns = Rows(
+            ids=[f"r{row}" for row in rows],
+            lsns=np.zeros(len(rows), dtype=np.int64),
+            vectors=vectors[rows],
+            sparse=[None] * len(rows),
+            metadata=[metadata(row) for row in rows.tolist()],
+        )
+        centroid = centroids[cluster]
+        encoded = write_cluster(columns, schema, cluster=cluster, centroid=centroid)
+        await put_objects(world.store, schema.prefix, encoded.objects)
+        files.append(encoded.file)
+    await world.manifests.commit(
+        Manifest(
+            index_id="i",
+            namespace="n",
+            log_id="log",
+            log_epoch=0,
+            version=1,
+            generation=0,
+            owner_epoch=1,
+            commit_uuid=new_uuid(),
+            indexed_lsn=0,
+            record_count=len(vectors),
+            dimension=16,
+            metric="cosine",
+            centroids=centroids.astype("<f4").tobytes(),
+            files=tuple(files),
+        )
+    )
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = await World(INFO, MemoryStore(), tmp_path).start()
+    yield made
+    await made.stop()
+
+
+async def recall(
+    world: World, vectors: F32, condition: Filter | None, allowed: F32, exhaustive: bool = False
+) -> tuple[float, Cost]:
+    """Of the 10 nearest among the rows where `allowed`; and the last query's cost."""
+    found = 0
+    cost = Cost()
+    for query in points(QUERIES, seed=99):
+        scores = vectors @ query / np.linalg.norm(vectors, axis=1)
+        scores[allowed == 0.0] = -np.inf
+        true = {f"r{row}" for row in np.argsort(-scores)[:10].tolist()}
+        request = QueryRequest(10, query, filter=condition, exhaustive=exhaustive)
+        result = await world.service.query(INFO, "n", request)
+        found += len(true & {m.id for m in result.matches})
+        cost = result.cost
+    return found / (10 * QUERIES), cost
+
+
+async def test_probing_finds_the_neighbours(world: World) -> None:
+    assert ROWS > SCAN_ALL_ROWS
+    vectors = points(ROWS, seed=7)
+    await clustered(world, vectors, clusters=60)
+    everywhere = np.ones(ROWS, dtype=np.float32)
+    found, cost = await recall(world, vectors, None, everywhere)
+    assert found >= 0.95
+    assert cost.rows_scanned < 0.7 * ROWS
+    assert cost.clusters_probed < 60
+    found, cost = await recall(world, vectors, None, everywhere, exhaustive=True)
+    assert found == 1.0
+    assert cost.rows_scanned == ROWS
+
+    tenth = (np.arange(ROWS) % 10 == 3).astype(np.float32)
+    condition = Condition("tenth", Comparison.EQ, (3.0,))
+    found, _ = await recall(world, vectors, condition, tenth)
+    assert found == 1.0, "few rows can match: all clusters are probed"
+    rare = (np.arange(ROWS) % 1000 == 3).astype(np.float32)
+    condition = Condition("rare", Comparison.EQ, (3.0,))
+    found, cost = await recall(world, vectors, condition, rare)
+    assert found == 1.0
+    assert cost.rows_scanned <= ROWS / 1000, "only selected rows are scored"
+
+
+async def test_trees_of_big_files_find_the_neighbours(world: World) -> None:
+    vectors = points(ROWS, seed=8)
+    await clustered(world, vectors, clusters=1)
+    found, cost = await recall(world, vectors, None, np.ones(ROWS, dtype=np.float32))
+    assert found >= 0.95
+    assert cost.rows_scanned < ROWS
