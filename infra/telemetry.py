@@ -20,6 +20,9 @@ from prometheus_client.metrics import MetricWrapperBase
 # Seconds. From a query in memory (1 ms) to the longest deadline (25 s), about three a decade.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 
+# At every rebalance they tell each step of their own machinery; our driver says what came of it.
+FAUST = ("faust", "mode", "aiokafka")
+
 M = TypeVar("M", bound=MetricWrapperBase)
 
 
