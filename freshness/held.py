@@ -2,12 +2,17 @@
 fit.
 """
 
+import asyncio
+
 from core.log import NO_LSN
-from core.operations import NamespaceWrite
+from core.operations import DeleteByFilter, NamespaceWrite, UpdateByFilter
 from freshness.aging import Aged
 from freshness.namespace import NamespaceMemory
 from freshness.protocol import FreshRequest
 from freshness.shadow import Shadow
+
+# A filter takes about a microsecond per row.
+INLINE_ROWS = 1_000
 
 
 class HeldNamespace:
@@ -24,6 +29,7 @@ class HeldNamespace:
         self.last_lsn = NO_LSN
         self.unpublished_since_s: float | None = None
         self.size_bytes = 0
+        self._applying = False
         self._full_from: int | None = None
         self._skipped_lsn = NO_LSN
         self._hole_lsn = NO_LSN
@@ -34,18 +40,28 @@ class HeldNamespace:
 
     @property
     def is_empty(self) -> bool:
-        return self.memory.is_empty and not self.overflowed
+        return self.memory.is_empty and not self.overflowed and not self._applying
 
-    def apply(self, write: NamespaceWrite, now_s: float) -> None:
+    async def apply(self, write: NamespaceWrite, now_s: float) -> None:
+        """Gives others a turn only within a long operation by filter, which is done in a thread."""
         self.last_lsn = write.lsn
         if self.unpublished_since_s is None:
             self.unpublished_since_s = now_s
         if self._full_from is not None:
             self._skipped_lsn = write.lsn
             return
-        for position, entry in enumerate(write.entries):
-            self.memory.apply(write.lsn, position, entry.operation)
-        self.size_bytes = self.memory.size_bytes
+        self._applying = True
+        try:
+            for position, entry in enumerate(write.entries):
+                operation, found = entry.operation, None
+                if isinstance(operation, UpdateByFilter | DeleteByFilter):
+                    matching = self.memory.matching(operation)
+                    if matching.rows > INLINE_ROWS:
+                        found = await asyncio.to_thread(matching.find)
+                self.memory.apply(write.lsn, position, operation, found)
+        finally:
+            self._applying = False
+            self.size_bytes = self.memory.size_bytes
 
     def existence_before(self) -> tuple[bool | None, int]:
         """(whether it exists after the last write; None if a manifest as of this LSN or above

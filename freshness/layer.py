@@ -15,7 +15,6 @@ from core.errors import FirnError, LogMismatch
 from core.feed import CheckpointEvent, FeedEvent, ManifestEvent, ManifestFeed
 from core.indexes import IndexDirectory
 from core.log import NO_LSN, Log, LogRecord
-from core.operations import NamespaceWrite
 from freshness.budget import Budget, MemoryLimits
 from freshness.partition import PartitionMemory
 from freshness.protocol import (
@@ -119,15 +118,15 @@ class FreshnessLayer:
             if record.offset < memory.next_offset:
                 continue
             admitted = await admit(record, self._parts.directory, self._log_partitions)
+            if isinstance(admitted, Admitted) and not memory.revoked:
+                held = await memory.apply(admitted.write, self._parts.clock.monotonic())
+                self._budget.changed(held)
+            # some milliseconds per record of a thousand vectors: readers get their turn in between
+            await asyncio.sleep(0)
             if memory.revoked:
+                self._forget(memory)
                 return
-            if isinstance(admitted, Admitted):
-                self.apply_write(memory, admitted.write)
             memory.advance(record.offset + 1)
-
-    def apply_write(self, memory: PartitionMemory, write: NamespaceWrite) -> None:
-        held = memory.apply(write, self._parts.clock.monotonic())
-        self._budget.changed(held)
 
     def advance(self, partition: int, next_offset: int) -> None:
         """The driver's word that nothing readable lies below `next_offset` (a transaction's
@@ -143,8 +142,7 @@ class FreshnessLayer:
             memory = self._partitions.pop(partition, None)
             if memory is not None:
                 memory.revoke()
-                for held in memory.namespaces.values():
-                    self._budget.forget(held)
+                self._forget(memory)
 
     def applied(self, partition: int) -> int:
         return self._partitions[partition].next_offset
@@ -238,6 +236,10 @@ class FreshnessLayer:
         if memory.revoked:
             return FreshStatus.NOT_OWNER
         return memory if memory.ready else FreshStatus.NOT_READY
+
+    def _forget(self, memory: PartitionMemory) -> None:
+        for held in memory.namespaces.values():
+            self._budget.forget(held)
 
     def _hear(self, event: FeedEvent) -> None:
         memory = self._partitions.get(event.partition)

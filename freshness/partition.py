@@ -53,13 +53,14 @@ class PartitionMemory:
     def held(self, index_id: str, namespace: str) -> HeldNamespace | None:
         return self.namespaces.get((index_id, namespace))
 
-    def apply(self, write: NamespaceWrite, now_s: float) -> HeldNamespace:
+    async def apply(self, write: NamespaceWrite, now_s: float) -> HeldNamespace:
+        """One write at a time; reads may see a write of several entries grow."""
         key = (write.index_id, write.namespace)
         held = self.namespaces.get(key)
         if held is None:
             held = self.namespaces[key] = HeldNamespace(*key, self.forgotten_lsn)
         self._decide(held, write)
-        held.apply(write, now_s)
+        await held.apply(write, now_s)
         return held
 
     def learn_checkpoint(self, checkpoint: int, now_s: float) -> None:

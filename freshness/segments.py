@@ -67,12 +67,15 @@ class Segment:
                 self.norms[row] = np.sqrt(record.values @ record.values)
             self.longest = max(self.longest, float(self.norms[row]))
             size += 4 * len(record.values)
-        if record.sparse is not None:
+        sparse = record.sparse
+        if sparse is not None:
+            # copied: what was decoded is a view that keeps the whole log record in memory
+            sparse = SparseValues(sparse.indices.copy(), sparse.values.copy())
             self._any_sparse = True
-            size += 8 * len(record.sparse.indices) + 200
+            size += 8 * len(sparse.indices) + 200
         self.lsns[row] = lsn
         self.ids.append(record.id)
-        self.sparse.append(record.sparse)
+        self.sparse.append(sparse)
         self.metadata.append(record.metadata)
         self._own_live()
         self.live[row] = True

@@ -14,7 +14,7 @@ from core.log import NO_LSN
 from core.records import StoredRecord
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
-from storage.manifest import Manifest
+from storage.manifest import DataFile, Manifest
 from storage.namespace import NamespaceReader
 
 # A manifest is some kilobytes, with centroids up to a few megabytes for the largest.
@@ -23,6 +23,9 @@ NAMESPACES_MAX = 4_096
 TRUSTED_S = 60.0
 # Bases of pending updates, kept per manifest so that every query does not read them again.
 BASES_MAX = 20_000
+
+# New files of one commit that are opened before the first query needs them.
+PREFETCH_BYTES_MAX = 256 << 20
 
 NamespaceKey = tuple[str, str]
 
@@ -127,10 +130,13 @@ class ManifestCache:
 
     async def _refresh(self, key: NamespaceKey, version: int) -> None:
         try:
+            asked_s = self._clock.monotonic()
+            manifest = await self._manifests.newest(*key, at_least=version)
+            if manifest is not None:
+                await self._open_new_files(key, manifest)
             async with self._lock(key):
-                state = self._states.get(key)
-                if state is None or state.version < version:
-                    await self._load(key, version)
+                if (state := self._states.get(key)) is not None and state.version < version:
+                    self._install(key, manifest, asked_s)
         except FirnError:
             # the old one is good until freshness sends a reader back; then the error is the
             # reader's
@@ -145,9 +151,27 @@ class ManifestCache:
         return await self._manifests.is_newest(*key, state.version)
 
     async def _load(self, key: NamespaceKey, at_least: int | None) -> NamespaceState:
-        """Reads and keeps; the lock is held. A state that is already newer stays."""
+        """Reads and keeps; the lock is held."""
         asked_s = self._clock.monotonic()
         manifest = await self._manifests.newest(*key, at_least=at_least or None)
+        return self._install(key, manifest, asked_s)
+
+    async def _open_new_files(self, key: NamespaceKey, manifest: Manifest) -> None:
+        """Fetches what the known manifest has not, so that the first query after a compaction finds
+        it in the cache; only for namespaces that are being queried.
+        """
+        known = self._states.get(key)
+        if known is None or known.manifest is None:
+            return
+        old = {file.uuid for file in known.manifest.files}
+        new = [place for place, file in enumerate(manifest.files) if file.uuid not in old]
+        size = sum(_size(manifest.files[place]) for place in new)
+        if new and size <= PREFETCH_BYTES_MAX:
+            await NamespaceReader(self._files, manifest).files(new)
+
+    def _install(
+        self, key: NamespaceKey, manifest: Manifest | None, asked_s: float
+    ) -> NamespaceState:
         known = self._states.get(key)
         if known is not None and manifest is not None and known.version == manifest.version:
             known.read_s = asked_s
@@ -173,3 +197,7 @@ class ManifestCache:
 
     def _lock(self, key: NamespaceKey) -> asyncio.Lock:
         return self._locks.setdefault(key, asyncio.Lock())
+
+
+def _size(file: DataFile) -> int:
+    return file.columns.size + (0 if file.vectors is None else file.vectors.size)
