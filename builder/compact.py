@@ -57,8 +57,8 @@ async def execute(
     match job:
         case FoldFiles(files=files):
             await work.fold_files(files)
-        case Recluster(clusters=clusters):
-            await work.recluster(clusters)
+        case Recluster(clusters=clusters, files=files):
+            await work.recluster(clusters, files)
         case FoldClusters(clusters=numbers):
             for number in numbers:
                 await work.fold_cluster(number)
@@ -122,6 +122,7 @@ class _Rewriting:
     limits: CompactionLimits
     reader: NamespaceReader = field(init=False)
     centroids: F32 = field(init=False)
+    reclustered: bool = False
     outputs: list[DataFile] = field(default_factory=list)
     ids: list[tuple[str, IdHashes]] = field(default_factory=list)
     moves: dict[int, list[tuple[RowNumbers, int, RowNumbers]]] = field(default_factory=dict)
@@ -140,17 +141,17 @@ class _Rewriting:
             rows = np.arange(start, min(start + size, total), dtype=np.int64)
             await self._write_cluster(batch, rows, -1, None)
         if len(uuids) == len(self.snapshot.files):
-            self.centroids = self.centroids[:0]
+            self.centroids, self.reclustered = self.centroids[:0], True
 
-    async def recluster(self, clusters: int) -> None:
-        batch = await self._gather(self._live_of([f.uuid for f in self.snapshot.files]))
+    async def recluster(self, clusters: int, uuids: Sequence[str]) -> None:
+        batch = await self._gather(self._live_of(uuids))
         if batch is None:
             return
         vectors = _vectors(batch.rows)
         made = await asyncio.to_thread(
             cluster, vectors, self.schema.metric, clusters, self._rows_max(vectors)
         )
-        self.centroids = made.centroids
+        self.centroids, self.reclustered = made.centroids, True
         for number, members in enumerate(made.members):
             await self._write_cluster(batch, members, number, made.centroids[number])
 
@@ -218,6 +219,7 @@ class _Rewriting:
             replaced_runs=replaced,
             centroids_before=self.snapshot.centroids,
             centroids=self.centroids.astype("<f4").tobytes(),
+            reclustered=self.reclustered,
         )
 
     def _live_of(self, uuids: Sequence[str]) -> list[tuple[int, RowNumbers]]:

@@ -86,9 +86,13 @@ class FoldFiles:
 
 @dataclass(frozen=True, slots=True)
 class Recluster:
-    """All live rows of the namespace into about so many clusters with new centroids."""
+    """Live rows of these files (uuids) into about so many clusters with new centroids.
+
+    Files that are left out are deltas; they are grouped by the new centroids later.
+    """
 
     clusters: int
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class FoldClusters:
 
 @dataclass(frozen=True, slots=True)
 class MergeDeltas:
-    """Live rows of these deltas (uuids) into one delta, grouped anew."""
+    """Live rows of these deltas (uuids, one is enough) into one delta, grouped anew."""
 
     files: tuple[str, ...]
 
@@ -180,7 +184,7 @@ def _plan_small(manifest: Manifest, limits: CompactionLimits) -> Compaction | No
     live = _live(manifest.files)
     live_bytes = live * manifest.dimension * 4
     if live_bytes > limits.split_bytes:
-        return Recluster(clusters_of(live_bytes, limits))
+        return _first_clustering(manifest, limits)
     deltas = _deltas(manifest)
     dead = sum(f.dead_count for f in manifest.files)
     worn = _many_dead(dead, live + dead, limits)
@@ -201,14 +205,36 @@ def _plan_clustered(manifest: Manifest, limits: CompactionLimits) -> Compaction 
     if clusters * limits.cluster_bytes > max(4 * live_bytes, 4 * limits.cluster_bytes):
         if live_bytes <= limits.split_bytes:
             return FoldFiles(tuple(f.uuid for f in manifest.files))
-        return Recluster(clusters_of(live_bytes, limits))
+        return Recluster(
+            clusters_of(live_bytes, limits), tuple(file.uuid for file in manifest.files)
+        )
     fold = _clusters_to_fold(manifest, clusters, limits)
     if fold:
         return FoldClusters(fold)
     deltas = _deltas(manifest)
+    # Every probe reads an ungrouped delta whole, so a big one is not left like that.
+    loose = [f for f in deltas if not f.groups and f.live * row_bytes * 4 > limits.cluster_bytes]
+    if loose:
+        return MergeDeltas((loose[0].uuid,))
     if len(deltas) > limits.deltas:
         return _merge_deltas(deltas, manifest.dimension, limits)
     return None
+
+
+def _first_clustering(manifest: Manifest, limits: CompactionLimits) -> Recluster:
+    """What is there, or of a backlog as much as one job may hold: the rest joins cluster by
+    cluster.
+    """
+    row_bytes = manifest.dimension * 4
+    by_size = sorted(manifest.files, key=lambda f: (f.is_delta, -f.live, f.uuid))
+    chosen: list[DataFile] = []
+    for file in by_size:
+        enough = _live([*chosen, file]) * row_bytes > limits.job_bytes
+        if file.is_delta and chosen and enough:
+            break
+        chosen.append(file)
+    clusters = clusters_of(_live(chosen) * row_bytes, limits)
+    return Recluster(clusters, tuple(file.uuid for file in chosen))
 
 
 def _clusters_to_fold(

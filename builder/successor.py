@@ -34,7 +34,8 @@ class Rewrite:
     """What one compaction has made from a manifest of `generation` with files `known` (uuids).
 
     outputs: new files without dead rows; run: their ids (or merged runs); replaced_runs: names of
-    runs that `run` stands for. centroids_before: those the work was grouped by.
+    runs that `run` stands for. centroids_before: those the work was grouped by. reclustered: the
+    numbers of `centroids` have nothing to do with those before.
     """
 
     generation: int
@@ -45,6 +46,7 @@ class Rewrite:
     replaced_runs: frozenset[str]
     centroids_before: bytes
     centroids: bytes
+    reclustered: bool = False
 
 
 def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
@@ -72,8 +74,11 @@ def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
             dead = file.dead_rows()
             _carry_over(part, dead, died)
             file = with_dead(file, dead | BitMap(part.rows.tolist()))
-        elif file.uuid not in rewrite.known and newest.centroids != rewrite.centroids:
-            # A delta of a flush that ran meanwhile was grouped by centroids that are gone.
+        elif newest.centroids != rewrite.centroids and (
+            rewrite.reclustered or file.uuid not in rewrite.known
+        ):
+            # What was grouped by centroids that are gone: deltas of flushes that ran meanwhile.
+            # A split has taken its rows out of the others, which keep their groups.
             file = msgspec.structs.replace(file, groups=())
         files.append(file)
     files += [with_dead(file, dead) for file, dead in zip(rewrite.outputs, died, strict=True)]

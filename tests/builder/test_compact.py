@@ -69,16 +69,22 @@ async def filled(world: World, *, clustered: bool) -> Race:
     return race
 
 
+def everything(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(file.uuid for file in manifest.files)
+
+
 def deltas(manifest: Manifest) -> tuple[str, ...]:
     return tuple(file.uuid for file in manifest.files if file.is_delta)
 
 
 JOBS: dict[str, tuple[bool, Callable[[Manifest], Compaction]]] = {
-    "fold files": (False, lambda m: FoldFiles(tuple(f.uuid for f in m.files))),
+    "fold files": (False, lambda m: FoldFiles(everything(m))),
     "fold some files": (False, lambda m: FoldFiles(deltas(m)[:3])),
-    "cluster": (False, lambda m: Recluster(5)),
-    "cluster again": (True, lambda m: Recluster(3)),
-    "uncluster": (True, lambda m: FoldFiles(tuple(f.uuid for f in m.files))),
+    "cluster": (False, lambda m: Recluster(5, everything(m))),
+    "cluster some": (False, lambda m: Recluster(3, deltas(m)[:3])),
+    "cluster again": (True, lambda m: Recluster(3, everything(m))),
+    "group a delta": (True, lambda m: MergeDeltas(deltas(m)[:1])),
+    "uncluster": (True, lambda m: FoldFiles(everything(m))),
     "fold clusters": (True, lambda m: FoldClusters((0, 2))),
     "merge deltas": (False, lambda m: MergeDeltas(deltas(m)[:3])),
     "merge grouped deltas": (True, lambda m: MergeDeltas(deltas(m)[:2])),
@@ -124,7 +130,7 @@ async def test_a_job_over_a_life_that_ended_is_dropped(world: World, name: str, 
 
 async def test_of_two_jobs_over_the_same_files_the_later_is_dropped(world: World) -> None:
     race = await filled(world, clustered=True)
-    one = await race.begin(Recluster(3))
+    one = await race.begin(Recluster(3, everything(await race.newest())))
     two = await race.begin(FoldClusters((1,)))
     assert await race.end(two) is not None
     assert await race.end(one) is None
@@ -136,7 +142,7 @@ async def test_a_flush_beside_a_clustering_is_not_grouped_by_centroids_that_are_
 ) -> None:
     """Its rows belong to no group of the new centroids, so every probe has to look at them."""
     race = await filled(world, clustered=True)
-    rewrite = await race.begin(Recluster(3))
+    rewrite = await race.begin(Recluster(3, everything(await race.newest())))
     await world.write(upsert("late1", "late2"))
     await race.flush()
     assert (await race.newest()).files[-1].groups

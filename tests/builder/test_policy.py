@@ -106,12 +106,14 @@ class Simulation:
                 centroids = 0 if len(uuids) == len(files) else self.clusters
                 made = [self._file("clusters", Counter({-1: rows})) for rows in parts]
                 self._replace(uuids, made, centroids)
-            case Recluster(clusters=clusters):
+            case Recluster(clusters=clusters, files=uuids):
+                live = sum(f.live for f in files if f.uuid in uuids)
+                assert live * ROW_BYTES <= self.limits.job_bytes or len(uuids) == 1
                 made = [
                     self._file("clusters", Counter({number: rows}))
-                    for number, rows in enumerate(_parts(before, clusters))
+                    for number, rows in enumerate(_parts(live, clusters))
                 ]
-                self._replace([f.uuid for f in files], made, clusters)
+                self._replace(uuids, made, clusters)
             case FoldClusters(clusters=numbers):
                 for number in numbers:
                     self._fold(number)
@@ -238,6 +240,17 @@ def test_rewriting_stays_bounded_under_churn() -> None:
         simulation.settle()
     amplification = simulation.rewritten / 40_000
     assert amplification < 5.0, simulation.jobs
+
+
+def test_a_backlog_is_clustered_in_jobs_of_bounded_memory() -> None:
+    """200,000 rows (300 MB) that no compaction has seen yet."""
+    simulation = Simulation(LIMITS)
+    for _ in range(10):
+        simulation.flush(20_000)
+    simulation.settle()
+    assert_at_rest(simulation.manifest, LIMITS)
+    assert simulation.clusters >= 37
+    assert all(file.groups for file in simulation.manifest.files if file.is_delta)
 
 
 def test_a_shrunk_namespace_gets_fewer_clusters() -> None:
