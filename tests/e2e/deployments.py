@@ -92,6 +92,48 @@ def distributed(folder: Path, services: Mapping[str, str]) -> Iterator[Deploymen
     yield from _served(folder, port, arguments, settings)
 
 
+@dataclass
+class Roles:
+    """Every role a process of its own, as on a cluster; each has a folder of its own."""
+
+    deployment: Deployment
+    processes: Mapping[str, FirnProcess]
+
+    def restart(self, role: str) -> None:
+        self.processes[role].start()
+        self.processes[role].wait_until_ready()
+
+
+@contextmanager
+def roles(folder: Path, services: Mapping[str, str]) -> Iterator[Roles]:
+    """`firndb api`, `firndb builder` and `firndb freshness`, ready."""
+    ports = dict(zip(("api", "builder", "freshness"), free_ports(3), strict=True))
+    processes: dict[str, FirnProcess] = {}
+    for role, port in ports.items():
+        environment = {
+            "FIRNDB_FLUSH_AGE_S": "0.3",
+            "FIRNDB_API_KEY": KEY,
+            "FIRNDB_INDEX_PORTS": index_ports(),
+            "FIRNDB_DATA": str(folder / role),
+            "FIRNDB_PORT": str(ports["api"]),
+            "FIRNDB_BUILDER_PORT": str(ports["builder"]),
+            "FIRNDB_FRESHNESS_PORT": str(ports["freshness"]),
+            **services,
+        }
+        ready = f"http://127.0.0.1:{port}/readyz"
+        processes[role] = FirnProcess([role], environment, folder / f"{role}.log", ready)
+    try:
+        for process in processes.values():
+            process.start()
+        for process in processes.values():
+            process.wait_until_ready()
+        url = f"http://127.0.0.1:{ports['api']}"
+        yield Roles(Deployment(url, processes["api"], folder), processes)
+    finally:
+        for process in processes.values():
+            process.kill()
+
+
 def _served(
     folder: Path, port: int, arguments: list[str], settings: Mapping[str, str]
 ) -> Iterator[Deployment]:

@@ -1,0 +1,107 @@
+"""`kill -9` of each role of the distributed deployment under load.
+
+At stake: the same as for the embedded server, with three processes that can die one by one. While
+one is dead the others go on: writes are acknowledged without builder and freshness, and reads that
+cannot see them say so.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+import httpx
+import pytest
+
+from tests.e2e.deployments import Roles, roles
+from tests.e2e.ledger import DIMENSION, NAMESPACE, Ledger, answered, values
+from tests.e2e.topics import wait_until_quiet
+
+WORKERS = 6
+ROLES = ["api", "builder", "freshness"]
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, service_settings: Mapping[str, str]
+) -> Iterator[Roles]:
+    with roles(tmp_path_factory.mktemp("roles"), service_settings) as started:
+        yield started
+
+
+async def one_kill(running: Roles, role: str, host: str, ledger: Ledger, seed: int) -> None:
+    """Write under load, kill the role at a random moment, go on without it for a while."""
+    source = random.Random(seed)
+    stopping = asyncio.Event()
+    async with running.deployment.data_client(host) as client:
+        load = asyncio.create_task(ledger.run(client, WORKERS, seed, stopping))
+        await asyncio.sleep(source.uniform(0.3, 2.0))
+        await asyncio.to_thread(running.processes[role].kill)
+        await asyncio.sleep(source.uniform(0.0, 1.0))
+        stopping.set()
+        await load
+
+
+async def look(running: Roles, host: str, ledger: Ledger) -> None:
+    async with running.deployment.data_client(host) as client:
+        await ledger.verify(client)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("role", ROLES)
+def test_no_kill_loses_or_revives_a_record(
+    running: Roles,
+    service_settings: Mapping[str, str],
+    role: str,
+    kills: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    ledger = Ledger()
+    host = running.deployment.create_index(f"kill-{role}-{kills}", DIMENSION)
+    for number in range(kills):
+        asyncio.run(one_kill(running, role, host, ledger, seed=number))
+        running.restart(role)
+        wait_until_quiet(service_settings)
+        asyncio.run(look(running, host, ledger))
+    assert ledger.writes > kills, "the load wrote next to nothing, so the test showed nothing"
+    record_property("kills", kills)
+    record_property("acknowledged writes", ledger.writes)
+
+
+@pytest.mark.timeout(900)
+def test_without_freshness_reads_say_that_they_are_stale(running: Roles) -> None:
+    """A write is acknowledged all the same; who wants to see it for sure gets an error."""
+    host = running.deployment.create_index("without-freshness", DIMENSION)
+    vector = values("r", 1)
+
+    async def story() -> None:
+        async with running.deployment.data_client(host) as client:
+            await upsert(client, "before")
+            await answered(client, "POST", "/query", json=query(vector))
+            await asyncio.to_thread(running.processes["builder"].kill)
+            await asyncio.to_thread(running.processes["freshness"].kill)
+            await upsert(client, "after")
+            stale = await client.post("/query", json=query(vector))
+            assert stale.status_code == 200
+            assert stale.headers["x-firndb-stale"] == "true"
+            assert "after" not in {m["id"] for m in stale.json()["matches"]}
+            strong = await client.post(
+                "/query", json=query(vector), headers={"x-firndb-consistency": "strong"}
+            )
+            assert strong.status_code in (503, 504)
+            assert "retry-after" in strong.headers
+            await asyncio.to_thread(running.restart, "freshness")
+            await asyncio.to_thread(running.restart, "builder")
+            current = await answered(client, "POST", "/query", json=query(vector))
+            assert {m["id"] for m in current["matches"]} == {"before", "after"}
+
+    asyncio.run(story())
+
+
+async def upsert(client: httpx.AsyncClient, record: str) -> None:
+    body = {"vectors": [{"id": record, "values": values(record, 1)}], "namespace": NAMESPACE}
+    (await client.post("/vectors/upsert", json=body)).raise_for_status()
+
+
+def query(vector: list[float]) -> dict[str, object]:
+    return {"vector": vector, "topK": 10, "namespace": NAMESPACE}
