@@ -6,7 +6,7 @@ marked dead before anything looks at base rows again.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from pyroaring import BitMap
@@ -28,33 +28,52 @@ from core.operations import (
 )
 from core.records import StoredRecord
 from core.replay import apply_to
+from storage.file_cache import FileCache
 from storage.file_reader import FileReader
 from storage.manifest import DataFile, Manifest
 from storage.namespace import NamespaceReader
 
 FilterOperation = UpdateByFilter | DeleteByFilter
 Step = tuple[int, Operation]
+# An update by id is some hundred bytes in the log and a whole record in memory.
+STEPS_MAX = 2_000
+
+# Makes a manifest, not committed, of a fold's state so far, its files in the store.
+Spill = Callable[["Fold"], Awaitable[Manifest]]
 
 
 class Fold:
     """One batch over one manifest. `run` once, then read the results.
 
     exists: whether there is a namespace afterwards; generation: LSN of the first entry of its
-    present life (of the last one, if it is gone). overlay: by id the new version, or None.
-    keeps_base: False when everything committed is gone; otherwise `dead` has for each file of the
-    manifest its dead rows.
+    present life (of the last one, if it is gone). manifest: that of the base rows: the committed
+    one, or what was spilled last. overlay: by id the new version, or None. keeps_base: False when
+    all base rows are gone; otherwise `dead` has for each file of the manifest its dead rows.
     """
 
-    def __init__(self, manifest: Manifest | None, base: NamespaceReader | None) -> None:
-        """`base` reads `manifest`; both are None before the namespace's first one."""
+    def __init__(
+        self, cache: FileCache, manifest: Manifest | None, spill: Spill, records_max: int
+    ) -> None:
+        """`manifest` is None before the namespace's first one. `spill` writes what is there so far
+        into files, once the overlay has more than `records_max` entries.
+        """
         alive = manifest is not None and not manifest.deleted
         self.exists = alive
         self.generation = NO_LSN if manifest is None else manifest.generation
-        self.overlay: dict[str, StoredRecord | None] = {}
+        self._cache = cache
+        self._spill = spill
+        self._records_max = records_max
+        self._adopt(manifest)
         self.keeps_base = alive
-        self._files: Sequence[DataFile] = manifest.files if manifest is not None and alive else ()
+
+    def _adopt(self, manifest: Manifest | None) -> None:
+        """Go on over these base rows with an empty overlay."""
+        self.manifest = manifest
+        self.keeps_base = True
+        self.overlay: dict[str, StoredRecord | None] = {}
+        self._files: Sequence[DataFile] = () if manifest is None else manifest.files
         self.dead = [file.dead_rows() for file in self._files]
-        self._reader = base
+        self._reader = None if manifest is None else NamespaceReader(self._cache, manifest)
         self._unplaced: set[str] = set()
         self._read: dict[str, tuple[int, int, StoredRecord]] = {}
 
@@ -62,10 +81,15 @@ class Fold:
         for steps, last in _stretches(writes):
             await self._read_base(steps)
             await asyncio.to_thread(self._apply, steps)
+            self._read.clear()
+            await self._place()
+            await self._relieve()
             if last is not None and self.exists:
-                await self._place()
                 await self._apply_filter(*last)
-        await self._place()
+
+    async def _relieve(self) -> None:
+        if len(self.overlay) > self._records_max:
+            self._adopt(await self._spill(self))
 
     @property
     def _base(self) -> NamespaceReader:
@@ -156,12 +180,15 @@ class Fold:
         await asyncio.to_thread(self._filter_overlay, lsn, operation)
         if not self.keeps_base:
             return
-        for number, file in enumerate(self._files):
-            if len(self.dead[number]) == file.rows:
-                continue
-            if may_match(operation.filter, file.statistics, file.rows):
-                opened = await self._base.file(number)
-                await asyncio.to_thread(self._filter_base, number, opened, lsn, operation)
+        # What is spilled on the way has been filtered already.
+        for uuid in [file.uuid for file in self._files]:
+            found = [n for n, file in enumerate(self._files) if file.uuid == uuid]
+            for number in found:  # none, if all its rows are dead by now
+                file = self._files[number]
+                if may_match(operation.filter, file.statistics, file.rows):
+                    opened = await self._base.file(number)
+                    await asyncio.to_thread(self._filter_base, number, opened, lsn, operation)
+            await self._relieve()
 
     def _filter_overlay(self, lsn: int, operation: FilterOperation) -> None:
         for name, stored in list(self.overlay.items()):
@@ -197,4 +224,7 @@ def _stretches(
                 steps = []
             else:
                 steps.append((write.lsn, operation))
+                if len(steps) == STEPS_MAX:
+                    yield steps, None
+                    steps = []
     yield steps, None

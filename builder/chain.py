@@ -46,7 +46,10 @@ class MemoryChain:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where files are made. LSNs are those of epoch `log_epoch` of the log `log_id`."""
+    """Where files are made. LSNs are those of epoch `log_epoch` of the log `log_id`.
+
+    fold_bytes: about the most that one flush holds in memory of records that it changes.
+    """
 
     store: ObjectStore
     chain: ManifestChain
@@ -54,6 +57,7 @@ class Workshop:
     clock: Clock
     log_id: str
     log_epoch: int
+    fold_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,17 @@ async def newest(shop: Workshop, schema: NamespaceSchema) -> Manifest | None:
     return manifest
 
 
-def check_log(shop: Workshop, manifest: Manifest) -> None:
+class OfLog(Protocol):
+    """What names the log that it works on."""
+
+    @property
+    def log_id(self) -> str: ...
+
+    @property
+    def log_epoch(self) -> int: ...
+
+
+def check_log(shop: OfLog, manifest: Manifest) -> None:
     if (manifest.log_id, manifest.log_epoch) != (shop.log_id, shop.log_epoch):
         raise LogMismatch(
             f"namespace {manifest.namespace!r} is indexed from log {manifest.log_id} "

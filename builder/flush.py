@@ -23,11 +23,12 @@ from storage.encoded_file import EncodedObject, put_objects
 from storage.id_run import write_run
 from storage.layout import FIRST_VERSION, NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
-from storage.namespace import NamespaceReader
 from storage.rows import Rows
 
 # Others that commit are a rebuild's swap and a zombie, both of them rare.
 CONFLICTS_MAX = 16
+# A record in memory beside its vector: Python objects, an id, a little metadata.
+RECORD_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,25 +72,36 @@ async def _follow(
     shop: Workshop, target: Target, manifest: Manifest | None, writes: Sequence[NamespaceWrite]
 ) -> Manifest | None:
     """The next manifest, its files in the store; None if there is nothing to commit."""
-    fold = Fold(manifest, None if manifest is None else NamespaceReader(shop.cache, manifest))
+    version = FIRST_VERSION if manifest is None else manifest.version + 1
+    following = msgspec.structs.replace(blank(shop, target, version), indexed_lsn=writes[-1].lsn)
+
+    async def spill(fold: Fold) -> Manifest:
+        return await _materialized(shop, target, fold, following)
+
+    record_bytes = 4 * (target.schema.dimension or 0) + RECORD_BYTES
+    fold = Fold(shop.cache, manifest, spill, max(1, shop.fold_bytes // record_bytes))
     await fold.run(writes)
     if manifest is None and fold.generation == NO_LSN:
         return None
-    version = FIRST_VERSION if manifest is None else manifest.version + 1
+    return await _materialized(shop, target, fold, following)
+
+
+async def _materialized(
+    shop: Workshop, target: Target, fold: Fold, following: Manifest
+) -> Manifest:
+    """`following` with the fold's state: base rows that live, and the overlay as a delta."""
     following = msgspec.structs.replace(
-        blank(shop, target, version),
-        generation=fold.generation,
-        deleted=not fold.exists,
-        indexed_lsn=writes[-1].lsn,
+        following, generation=fold.generation, deleted=not fold.exists
     )
     files: list[DataFile] = []
     runs: list[IdRun] = []
     centroids = b""
-    if manifest is not None and fold.keeps_base:
-        files += [with_dead(f, dead) for f, dead in zip(manifest.files, fold.dead, strict=True)]
-        runs += manifest.id_runs
+    base = fold.manifest
+    if base is not None and fold.keeps_base:
+        files += [with_dead(f, dead) for f, dead in zip(base.files, fold.dead, strict=True)]
+        runs += base.id_runs
         # Of what is all dead nothing stays, so nothing is grouped by it either.
-        centroids = manifest.centroids if any(file.live for file in files) else b""
+        centroids = base.centroids if any(file.live for file in files) else b""
     records = fold.records()
     if records:
         schema = target.schema

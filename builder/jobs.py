@@ -29,7 +29,7 @@ class Jobs:
 
     def __init__(self, parts: BuilderParts, settings: BuilderSettings, buffer: Buffer) -> None:
         self._parts = parts
-        self._shop: Workshop = parts.workshop()
+        self._shop: Workshop = parts.workshop(settings)
         self._settings = settings
         self._buffer = buffer
         self._flushes = asyncio.Semaphore(settings.flushes)

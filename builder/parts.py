@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from builder.chain import ManifestChain, Workshop
+from builder.settings import BuilderSettings
 from core.clock import Clock
 from core.feed import ManifestFeed
 from core.indexes import IndexDirectory
@@ -28,7 +29,13 @@ class BuilderParts:
     log_epoch: int
     partitions: int
 
-    def workshop(self) -> Workshop:
+    def workshop(self, settings: BuilderSettings) -> Workshop:
         return Workshop(
-            self.store, self.manifests, self.cache, self.clock, self.log_id, self.log_epoch
+            store=self.store,
+            chain=self.manifests,
+            cache=self.cache,
+            clock=self.clock,
+            log_id=self.log_id,
+            log_epoch=self.log_epoch,
+            fold_bytes=settings.fold_bytes,
         )

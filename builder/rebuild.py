@@ -116,7 +116,7 @@ async def _namespaces(
     for partition, name in named:
         manifest = await parts.manifests.newest(index.index_id, name)
         if manifest is not None and not manifest.deleted:
-            check_log(parts.workshop(), manifest)
+            check_log(parts, manifest)
             found.setdefault(partition, []).append(manifest)
     if namespace is not None and not found:
         raise NotFound(f"index {index.name} has no namespace {namespace!r} in its files")
@@ -166,7 +166,7 @@ class _Replay:
             asides[name] = _Aside(Target(schema, owner_epoch=0), manifest.generation)
         return cls(
             parts=parts,
-            shop=replace(parts.workshop(), chain=MemoryChain()),
+            shop=replace(parts.workshop(settings), chain=MemoryChain()),
             intake=Intake(parts.directory, None, parts.clock, parts.partitions, retry_s),
             log=log,
             index=index,

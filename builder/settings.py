@@ -11,7 +11,9 @@ class BuilderSettings:
 
     buffer_bytes, buffer_records: entries accepted and not yet flushed, over all namespaces; beyond,
     `apply` waits. batch_bytes: the most that one flush takes (a log record is never divided).
-    flushes, compactions: how many run at once. tick_s: how often ages are looked at.
+    fold_bytes: the most that one flush holds of records that it changes; beyond, a flush writes
+    several deltas (a small update by filter may change a whole namespace). flushes, compactions:
+    how many run at once. tick_s: how often ages are looked at.
     registry_s: the least time between two checkpoints of a partition. stop_s: bound of the last
     flush at `stop` and at an orderly revocation. idle_namespaces: how many manifests of namespaces
     without work are kept in memory. paused_bytes: entries kept of a namespace that waits for a
@@ -23,6 +25,7 @@ class BuilderSettings:
     buffer_bytes: int = 256 << 20
     buffer_records: int = 500_000
     batch_bytes: int = 64 << 20
+    fold_bytes: int = 256 << 20
     flushes: int = 4
     compactions: int = 1
     tick_s: float = 0.1

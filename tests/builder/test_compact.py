@@ -34,7 +34,7 @@ class Race:
     def __init__(self, world: World, builder: IndexBuilder) -> None:
         self.world = world
         self.builder = builder
-        self.shop = world.parts().workshop()
+        self.shop = world.parts().workshop(world.settings)
 
     async def begin(self, job: Compaction) -> Rewrite:
         return await execute(self.shop, SCHEMA, await self.newest(), job, SMALL)

@@ -1,5 +1,7 @@
 """What a flush makes true: every kind of entry, over every kind of state."""
 
+from dataclasses import replace
+
 import pytest
 
 from builder.builder import IndexBuilder
@@ -73,6 +75,28 @@ async def test_operations(world: World, operations: list[Operation], flushed: bo
     await world.write(*operations)
     await world.feed_all(builder)
     await builder.flush()
+    await world.check()
+
+
+async def test_an_update_of_everything_is_written_in_parts(world: World) -> None:
+    """A few bytes in the log may change a whole namespace: memory is bounded, the commit is one."""
+    world.settings = replace(world.settings, fold_bytes=20_000)
+    builder = await ready(world)
+    for start in range(0, 90, 10):
+        await world.write(upsert(*(f"r{n}" for n in range(start, start + 10)), color="red"))
+        await world.feed_all(builder)
+        await builder.flush()
+    before = await world.manifest()
+    await world.write(UpdateByFilter(RED, {"seen": True}), DeleteIds(("r7", "r77")))
+    await world.feed_all(builder)
+    await builder.flush()
+    after = await world.manifest()
+    assert before is not None
+    assert after is not None
+    assert after.version == before.version + 1
+    sizes = [file.rows for file in after.files]
+    assert len(sizes) > 2
+    assert max(sizes) < 40
     await world.check()
 
 

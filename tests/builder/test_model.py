@@ -4,6 +4,7 @@ At stake: an acknowledged write that is lost, a deleted record that comes back, 
 """
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,12 @@ async def drop(builder: IndexBuilder) -> None:
 
 
 @pytest.mark.parametrize("info", INDEXES, ids=lambda info: info.index_id)
+@pytest.mark.parametrize("fold_bytes", [1 << 28, 12_000], ids=["one delta", "spilling"])
 @pytest.mark.parametrize(
     "seed", [0, 1, 2, *(pytest.param(n, marks=pytest.mark.long) for n in range(3, 200))]
 )
-async def test_any_history(world: World, info: IndexInfo, seed: int) -> None:
+async def test_any_history(world: World, info: IndexInfo, seed: int, fold_bytes: int) -> None:
+    world.settings = replace(world.settings, fold_bytes=fold_bytes)
     history = History(seed)
     builder = world.builder()
     await builder.assign(0)
