@@ -1,9 +1,10 @@
 """The port `ObjectStore`: eight verbs over immutable-by-habit objects named by keys.
 
 Keys are `/`-separated, 1..1024 bytes of ASCII, without `.` or `..` parts, and have no folders
-behind them. Every adapter gives: read-after-write, atomic puts (never a part of an object to be
-seen), `put_if_absent` with exactly one winner under any race, listing in lexicographic order of the
-whole key, deletion of what is missing succeeds.
+behind them. Yet no key may be the folder of another (`a` beside `a/b`): a store on a file system
+refuses that with `InvalidRequest`. Every adapter gives: read-after-write, atomic puts (never a part
+of an object to be seen), `put_if_absent` with exactly one winner under any race, listing in
+lexicographic order of the whole key, deletion of what is missing succeeds.
 
 Errors: `ObjectNotFound` from `get` and `get_range`; `Unavailable` when the store cannot be reached
 or asks to slow down, after which a put may still have taken effect.

@@ -3,6 +3,7 @@ partition.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ BATCH_BYTES = 8 << 20
 IDLE_WAIT_S = 3600.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
+WARN_EVERY = 12  # a line a minute and partition in a long outage
 
 
 async def run_log_loop(
@@ -117,12 +119,13 @@ class _Feed:
     async def _retried(self, verb: str, act: Callable[[], Awaitable[T]]) -> T:
         """`act` until it is not `Unavailable`; `_Stopped` when told to stop in between."""
         wait_s = BACKOFF_FIRST_S
-        while True:
+        for attempt in itertools.count():
             try:
                 return await act()
             except Unavailable as error:
                 name = type(self._consumer).__name__
-                logger.warning(
+                logger.log(
+                    logging.DEBUG if attempt % WARN_EVERY else logging.WARNING,
                     "%s: %s of partition %d waits %.1f s: %s",
                     *(name, verb, self._partition, wait_s, error),
                 )
@@ -130,6 +133,7 @@ class _Feed:
                 await asyncio.wait_for(self._stop.wait(), wait_s)
                 raise _Stopped
             wait_s = min(2 * wait_s, BACKOFF_MAX_S)
+        raise AssertionError("the count has no end")
 
 
 class _Stopped(Exception):

@@ -3,6 +3,7 @@
 The key of a record is what it is news of, so that compaction keeps the newest of each.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -49,11 +50,13 @@ class LogFeed:
         await self._topic.close()
 
     def _hear(self, records: Sequence[LogRecord]) -> None:
+        loop = asyncio.get_running_loop()
         for record in records:
             event = _decode(record)
             if event is not None:
-                for listener in list(self._listeners.values()):
-                    listener(event)
+                for listener in self._listeners.values():
+                    # In a turn of its own: a listener that fails does not end the news.
+                    loop.call_soon(listener, event)
 
 
 def _key(event: FeedEvent) -> bytes:

@@ -4,10 +4,13 @@ The key is the partition, the value the worker's URL; an empty value is a withdr
 reads the topic from its beginning, then follows it.
 """
 
+import re
 from collections.abc import Sequence
 
 from core.log import Log, LogRecord
 from infra.feed.tail import PARTITION, Tail
+
+PARTITION_KEY = re.compile(rb"\d{1,9}")
 
 
 class LogOwners:
@@ -38,7 +41,7 @@ class LogOwners:
 
     def _hear(self, records: Sequence[LogRecord]) -> None:
         for record in records:
-            if record.key is None or not record.key.isdigit():
+            if record.key is None or not PARTITION_KEY.fullmatch(record.key):
                 continue  # not one of ours
             if record.value:
                 self._owners[int(record.key)] = record.value.decode(errors="replace")

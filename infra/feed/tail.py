@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from core.errors import LogMismatch, Unavailable
+from core.errors import FirnError, LogMismatch
 from core.log import Log, LogRecord
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Tail:
                 # a topic that was made anew: what it says from now on counts
                 log.warning("news start over: %s", error)
                 await self._start_over()
-            except Unavailable as error:
+            except FirnError as error:
                 log.warning("no news for %.1f s: %s", wait_s, error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, BACKOFF_MAX_S)
@@ -68,7 +68,7 @@ class Tail:
     async def _start_over(self) -> None:
         try:
             self._position = await self._source.start_offset(PARTITION)
-        except Unavailable:
+        except FirnError:
             await asyncio.sleep(BACKOFF_MAX_S)
 
     def _hand_over(self, records: Sequence[LogRecord]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-from core.errors import ConfigError, FirnError, LogMismatch, TooLarge, Unavailable
+from core.errors import ConfigError, FirnError, InvalidRequest, LogMismatch, TooLarge, Unavailable
 
 T = TypeVar("T")
 
@@ -57,6 +57,8 @@ def told(error: KafkaError, place: str) -> FirnError:
         return TooLarge(f"{place}: a record is over the topic's max.message.bytes")
     if code in OUT_OF_RANGE or code in NO_PARTITION:
         return LogMismatch(f"{place}: {error.str()}")
+    if code == KafkaError.INVALID_RECORD:
+        return InvalidRequest(f"{place}: {error.str()}; a compacted topic wants a key")
     if code in REFUSED:
         return ConfigError(f"{place}: {error.str()}")
     return Unavailable(f"{place}: {error.str()}")

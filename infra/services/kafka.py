@@ -162,7 +162,8 @@ class Kafka(LocalService):
 
     def _format(self, java: list[str], config: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster]
+        # With "=": one id in 64 begins with "-" and would be taken for an option.
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}"]
         done = subprocess.run(
             [*java, *tool, "-c", str(config)],
             stdout=subprocess.PIPE,

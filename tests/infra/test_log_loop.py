@@ -1,4 +1,4 @@
-"""The embedded driver: every record once and in order, through outages, until it is told to stop."""
+"""The embedded driver: every record once and in order, through outages, until told to stop."""
 
 import asyncio
 import logging
@@ -154,7 +154,7 @@ async def test_an_idle_log_is_not_polled(log: SqliteLog, monkeypatch: pytest.Mon
 async def test_outages_are_waited_out_and_told(
     log: SqliteLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The catalog, the store and the log may all be away: nothing is skipped, nothing is given up."""
+    """The catalog, the store and the log may be away: nothing is skipped, nothing is given up."""
     wanted = await fill(log, 8)
     consumer = Recorder()
     consumer.errors["assign"] = [Unavailable("store away")] * 3

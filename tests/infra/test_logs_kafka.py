@@ -8,11 +8,12 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from core.errors import ConfigError, TooLarge, Unavailable
+from core.errors import ConfigError, InvalidRequest, Overloaded, TooLarge, Unavailable
 from core.log import LogRecord
+from infra.logs import kafka, kafka_producer, kafka_topics
 from infra.logs.coalesced import Coalesced
 from infra.logs.kafka import KafkaLog
-from infra.logs.kafka_topics import KEEP_ALL, TopicSpec, create_topics
+from infra.logs.kafka_topics import KEEP_ALL, KEEP_NEWEST_OF_KEY, TopicSpec, create_topics
 from infra.services.process import free_port
 from infra.services.service import Service
 from tests.infra.log_suite import PARTITIONS, LogSuite, read_all, values
@@ -73,6 +74,15 @@ class TestTopics:
             await log.append(0, None, os.urandom(60_000))
         assert await log.append(0, None, b"fits") == 0
         await log.close()
+
+
+async def test_a_compacted_topic_refuses_a_record_without_a_key(kafka_service: Service) -> None:
+    name = f"log-{uuid4().hex}"
+    await create_topics(bootstrap_of(kafka_service), [TopicSpec(name, 1, KEEP_NEWEST_OF_KEY)])
+    log = KafkaLog(bootstrap_of(kafka_service), name)
+    with pytest.raises(InvalidRequest, match="wants a key"):
+        await log.append(0, None, b"x")
+    await log.close()
 
 
 async def until_end(log: KafkaLog, partition: int, end: int) -> None:
@@ -144,8 +154,32 @@ class TestForeignTransactions:
         await until_end(log, 1, 2)
 
 
+class TestProducer:
+    async def test_a_broken_producer_is_replaced(self, log: KafkaLog) -> None:
+        """A fatal error of an idempotent producer is for good: only a new one can write again."""
+        assert await log.append(0, None, b"1") == 0
+        broken = log._producer._session
+        broken.broken = True
+        assert await log.append(0, None, b"2") == 1
+        assert log._producer._session is not broken
+        assert values(await read_all(log, 0)) == [b"1", b"2"]
+
+    async def test_a_full_queue_asks_to_slow_down(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kafka_producer, "QUEUE_RECORDS_MAX", 5)
+        log = KafkaLog(f"127.0.0.1:{free_port()}", "topic", append_timeout_s=1)
+        results = await asyncio.gather(
+            *(log.append(0, None, b"x") for _ in range(8)), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [Unavailable] * 5 + [Overloaded] * 3
+        await log.close()
+
+
 class TestBrokerAway:
-    async def test_no_broker_is_unavailable_within_the_deadline(self) -> None:
+    async def test_no_broker_is_unavailable_within_the_deadline(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (kafka, kafka_topics):
+            monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", 1.0)
         log = KafkaLog(f"127.0.0.1:{free_port()}", "topic", append_timeout_s=1)
         questions: list[Callable[[], Awaitable[object]]] = [
             lambda: log.append(0, None, b"x"),
