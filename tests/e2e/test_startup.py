@@ -10,51 +10,18 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from infra.services.service import Service
+from tests.e2e.commands import complaint, firndb, told
 from tests.e2e.deployments import Deployment, embedded
-from tests.e2e.processes import KEY, ROOT, FirnProcess, clean_environment, free_ports, index_ports
+from tests.e2e.processes import KEY, FirnProcess, clean_environment, free_ports, index_ports
 
 VECTOR = [1.0, 0.0, 0.0]
-
-
-def firndb(
-    *arguments: str | Path, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *map(str, arguments)],
-        env={**clean_environment(), **(environment or {})},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def told(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Any:
-    """What the command prints with --json."""
-    done = firndb(*arguments, "--json", environment=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def complaint(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> str:
-    """The one line that a command says as it fails with status 1."""
-    done = firndb(*arguments, environment=environment)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("firndb: ")
-    return lines[0]
 
 
 @pytest.fixture
@@ -85,9 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 def snippet_of(output: str) -> str:
     """The indented block that a newcomer copies."""
-    block = re.search(
-        r"\n((?:    .*\n|\n)*    from pinecone import(?:.*\n)(?:    .*\n|\n)*)", output
-    )
+    block = re.search(r"\n((?:    .*\n|\n)*    from pinecone .*\n(?:    .*\n|\n)*)", output)
     assert block is not None, output
     return textwrap.dedent(block[1])
 
@@ -233,7 +198,7 @@ def test_an_object_store_that_refuses(
 
 def test_commands_beside_a_server_and_without_one(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with embedded(tmp_path) as deployment:
+    with embedded(tmp_path, {"FIRNDB_PARTITIONS": "16"}) as deployment:
         host = deployment.create_index("seen", 3)
         with httpx.Client(base_url=host, headers={"Api-Key": KEY}, timeout=60) as client:
             body = {"vectors": [{"id": "a", "values": VECTOR}], "namespace": "ns"}
