@@ -2,12 +2,16 @@
 does not.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from core.records import StoredRecord
 from query.model import Cost
 from query.operators.replay import replayed
 from query.sight import Sight
+
+# Replaying a record takes some microseconds.
+INLINE_ROWS = 50
 
 
 async def read_records(sight: Sight, ids: Sequence[str], cost: Cost) -> dict[str, StoredRecord]:
@@ -35,8 +39,12 @@ async def read_patched(sight: Sight, cost: Cost) -> list[StoredRecord]:
         return []
     bases = await sight.state.read_bases(list(answer.patches))
     cost.replayed_rows += len(bases)
-    versions = (
-        replayed(base, (*answer.patches[record_id], *answer.filter_ops))
-        for record_id, base in bases.items()
-    )
-    return [version for version in versions if version is not None]
+
+    def replay() -> list[StoredRecord]:
+        versions = (
+            replayed(base, (*answer.patches[record_id], *answer.filter_ops))
+            for record_id, base in bases.items()
+        )
+        return [version for version in versions if version is not None]
+
+    return replay() if len(bases) <= INLINE_ROWS else await asyncio.to_thread(replay)
