@@ -10,9 +10,9 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from builder import metrics
 from builder.intake import Intake
 from builder.jobs import Jobs
+from builder.metrics import BuilderMetrics
 from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition, take_over
 from builder.parts import BuilderParts
@@ -44,10 +44,12 @@ class IndexBuilder(LogConsumer):
     def __init__(self, parts: BuilderParts, settings: BuilderSettings | None = None) -> None:
         self._parts = parts
         self._settings = settings or BuilderSettings()
+        self._metrics = BuilderMetrics(parts.metrics)
         self._buffer = Buffer(self._settings.buffer_bytes, self._settings.buffer_records)
         self._jobs = Jobs(parts, self._settings, self._buffer)
         self._intake = Intake(
             *(parts.directory, parts.dead_letters, parts.clock, parts.partitions),
+            metrics=self._metrics,
             retry_s=self._settings.directory_retry_s,
         )
         self._owned: dict[int, OwnedPartition] = {}
@@ -108,14 +110,14 @@ class IndexBuilder(LogConsumer):
                 owned.settle(work)
                 self._buffer.recount(work)
                 self._idle.pop(work, None)
-                metrics.INGESTED_BYTES.inc(write.value_bytes)
-                metrics.INGESTED_RECORDS.inc()
+                self._metrics.ingested_bytes.inc(write.value_bytes)
+                self._metrics.ingested_records.inc()
             owned.applied = record.offset + 1
             while self._buffer.full:
                 self._begin_due()
                 await self._parts.clock.sleep(self._settings.tick_s)
                 _check(owned)
-        metrics.APPLIED.labels(str(partition)).set(owned.applied)
+        self._metrics.applied.labels(str(partition)).set(owned.applied)
         self._wake.set()
 
     async def revoke(self, partitions: Sequence[int], *, lost: bool) -> None:
@@ -170,9 +172,18 @@ class IndexBuilder(LogConsumer):
                 owned.active and (owned.waiting or owned.dirty) for owned in self._owned.values()
             ):
                 self._wake.set()
-            metrics.BUFFERED_BYTES.set(self._buffer.bytes)
-            metrics.BUFFERED_RECORDS.set(self._buffer.records)
+            self._show()
             await asyncio.sleep(self._settings.tick_s)
+
+    def _show(self) -> None:
+        now = self._parts.clock.monotonic()
+        waiting = [work for owned in self._owned.values() for work in owned.waiting.values()]
+        self._metrics.buffered_bytes.set(self._buffer.bytes)
+        self._metrics.buffered_records.set(self._buffer.records)
+        self._metrics.oldest_seconds.set(
+            max((work.pending.load(now).age_s for work in waiting), default=0.0)
+        )
+        self._metrics.compaction_queue.set(len(self._to_compact))
 
     def _begin_due(self) -> None:
         now = self._parts.clock.monotonic()
@@ -288,8 +299,10 @@ class IndexBuilder(LogConsumer):
                 owned.failure = error
                 logger.critical("partition %d is given up: %s", owned.number, error)
             raise
+        checkpoint = owned.state.checkpoint
+        self._metrics.checkpoint.labels(str(owned.number)).set(checkpoint)
         with suppress(Unavailable):  # news may be missed
-            await self._parts.feed.publish(CheckpointEvent(owned.number, owned.state.checkpoint))
+            await self._parts.feed.publish(CheckpointEvent(owned.number, checkpoint))
 
     async def _checkpoint_or_warn(self, owned: OwnedPartition) -> None:
         try:
@@ -322,7 +335,7 @@ class IndexBuilder(LogConsumer):
             self._to_compact.pop(work, None)
             self._idle.pop(work, None)
             if work.paused:
-                metrics.PAUSED.dec()
+                self._metrics.paused.dec()
         if self._owned.get(partition) is owned:
             del self._owned[partition]
 

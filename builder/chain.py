@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from builder.metrics import BuilderMetrics
 from core.clock import Clock, new_uuid
 from core.errors import LogMismatch
 from core.feed import ManifestEvent
@@ -58,6 +59,7 @@ class Workshop:
     log_id: str
     log_epoch: int
     fold_bytes: int
+    metrics: BuilderMetrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from builder import metrics
 from builder.chain import Target, Workshop, blank, check_log, uninterrupted
 from builder.cluster import cluster
 from builder.grouping import Groups, group_order
@@ -281,7 +280,7 @@ class _Rewriting:
 
     async def _put(self, objects: tuple[EncodedObject, ...]) -> None:
         await put_objects(self.shop.store, self.schema.prefix, objects)
-        metrics.WRITTEN_BYTES.labels("compaction").inc(sum(len(o.data) for o in objects))
+        self.shop.metrics.written_bytes.labels("compaction").inc(sum(len(o.data) for o in objects))
 
     def _rows_max(self, vectors: F32) -> int:
         row_bytes = int(vectors.shape[1]) * 4

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from builder import metrics
 from builder.apply import Fold
 from builder.chain import Target, Workshop, blank, check_log, uninterrupted
 from builder.grouping import Groups, group_order
@@ -63,7 +62,7 @@ async def flush(
             check_log(shop, conflict.newest)
             manifest = conflict.newest
             continue
-        metrics.FLUSHES.inc()
+        shop.metrics.flushes.inc()
         return following
     raise Unavailable(f"{CONFLICTS_MAX} other commits came first, again and again")
 
@@ -108,7 +107,7 @@ async def _materialized(
         matrix = msgspec.structs.replace(following, centroids=centroids).centroid_matrix()
         delta = await asyncio.to_thread(encode_delta, records, schema, matrix)
         await put_objects(shop.store, schema.prefix, delta.objects)
-        metrics.WRITTEN_BYTES.labels("flush").inc(sum(len(o.data) for o in delta.objects))
+        shop.metrics.written_bytes.labels("flush").inc(sum(len(o.data) for o in delta.objects))
         files.append(delta.file)
         runs.append(delta.run)
     return with_files(following, files, runs, centroids)

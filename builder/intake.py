@@ -2,7 +2,7 @@
 
 import logging
 
-from builder import metrics
+from builder.metrics import BuilderMetrics
 from core.clock import Clock
 from core.errors import Unavailable
 from core.indexes import IndexDirectory
@@ -24,6 +24,7 @@ class Intake:
         dead_letters: DeadLetters | None,
         clock: Clock,
         partitions: int,
+        metrics: BuilderMetrics,
         retry_s: float,
     ) -> None:
         """Without `dead_letters` rejections are only counted: a replay has put them already."""
@@ -31,6 +32,7 @@ class Intake:
         self._dead_letters = dead_letters
         self._clock = clock
         self._partitions = partitions
+        self._metrics = metrics
         self._retry_s = retry_s
 
     async def take(self, record: LogRecord) -> NamespaceWrite | None:
@@ -42,7 +44,7 @@ class Intake:
             case Rejected(rejections=rejections):
                 await self._bury(rejections)
             case Skipped():
-                metrics.SKIPPED.inc()
+                self._metrics.skipped.inc()
         return None
 
     async def _verdict(self, record: LogRecord) -> Verdict:
@@ -63,6 +65,6 @@ class Intake:
             except Unavailable as error:
                 logger.warning("dead letters wait for the log: %s", error)
             else:
-                metrics.DEAD_LETTERS.inc(len(rejections))
+                self._metrics.dead_letters.inc(len(rejections))
                 return
             await self._clock.sleep(self._retry_s)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 
-from builder import metrics
 from builder.chain import Target, Workshop, event_of, newest
 from builder.compact import commit_rewrite, execute
 from builder.flush import flush
@@ -30,6 +29,7 @@ class Jobs:
     def __init__(self, parts: BuilderParts, settings: BuilderSettings, buffer: Buffer) -> None:
         self._parts = parts
         self._shop: Workshop = parts.workshop(settings)
+        self._metrics = self._shop.metrics
         self._settings = settings
         self._buffer = buffer
         self._flushes = asyncio.Semaphore(settings.flushes)
@@ -43,7 +43,7 @@ class Jobs:
                 return
             work.flushing = True
             try:
-                with metrics.FLUSH_SECONDS.time():
+                with self._metrics.flush_seconds.time():
                     manifest = await self._flush_batch(owned, work)
             except Exception as error:  # noqa: BLE001 - a defect here must not stop the others
                 self._failed(owned, work, error)
@@ -71,7 +71,7 @@ class Jobs:
                 self._fenced(owned, error)
                 return False
             except Exception as error:
-                metrics.FAILURES.labels(type(error).__name__).inc()
+                self._metrics.failures.labels(type(error).__name__).inc()
                 logger.exception("compaction of %s failed", _name(work))
                 self._compact_later(work, self._settings.paused_retry_s)
                 return False
@@ -103,7 +103,7 @@ class Jobs:
         work.failures = 0
         if work.paused:
             logger.warning("%s goes on", _name(work))
-            metrics.PAUSED.dec()
+            self._metrics.paused.dec()
             work.paused = ""
         return manifest
 
@@ -127,11 +127,11 @@ class Jobs:
             if manifest is None:
                 # What is newest is not known here: the next job begins by reading it.
                 work.manifest = None
-                metrics.COMPACTIONS_DROPPED.inc()
+                self._metrics.compactions_dropped.inc()
                 return None
             work.manifest = manifest
             owned.note(manifest, unfinished=True)
-        metrics.COMPACTIONS.labels(type(job).__name__).inc()
+        self._metrics.compactions.labels(type(job).__name__).inc()
         return manifest
 
     async def _target(self, owned: OwnedPartition, work: NamespaceWork) -> Target:
@@ -149,7 +149,7 @@ class Jobs:
 
     def _failed(self, owned: OwnedPartition, work: NamespaceWork, error: Exception) -> None:
         """Must be called from the `except` block of a flush."""
-        metrics.FAILURES.labels(type(error).__name__).inc()
+        self._metrics.failures.labels(type(error).__name__).inc()
         work.manifest = None  # the outcome of a commit may be unknown
         settings, now = self._settings, self._parts.clock.monotonic()
         if isinstance(error, Fenced):
@@ -164,7 +164,7 @@ class Jobs:
         else:
             work.retry_at = now + settings.paused_retry_s
             if not work.paused:
-                metrics.PAUSED.inc()
+                self._metrics.paused.inc()
                 work.paused = f"{type(error).__name__}: {error}"
                 logger.exception("%s is paused, its entries stay in the log", _name(work))
             work.pending.drop_oldest(settings.paused_bytes)

@@ -1,23 +1,49 @@
-"""What the builder counts, for Prometheus."""
+"""What the builder counts."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
-FLUSHES = Counter("firndb_builder_flushes", "Flushes committed")
-FLUSH_SECONDS = Histogram("firndb_builder_flush_seconds", "Time of one flush, reads and commit")
-COMPACTIONS = Counter("firndb_builder_compactions", "Compaction jobs committed", ["job"])
-COMPACTIONS_DROPPED = Counter(
-    "firndb_builder_compactions_dropped", "Compaction jobs whose input was gone at commit"
-)
-FAILURES = Counter("firndb_builder_failures", "Flushes and compactions that failed", ["error"])
-INGESTED_BYTES = Counter("firndb_builder_ingested_bytes", "Bytes of log records accepted")
-INGESTED_RECORDS = Counter("firndb_builder_ingested_log_records", "Log records accepted")
-WRITTEN_BYTES = Counter(
-    "firndb_builder_written_bytes", "Bytes of data files and id runs written", ["by"]
-)
-DEAD_LETTERS = Counter("firndb_builder_dead_letters", "Log records or entries rejected")
-SKIPPED = Counter("firndb_builder_skipped", "Log records of deleted indexes")
-BUFFERED_BYTES = Gauge("firndb_builder_buffered_bytes", "Bytes accepted and not yet flushed")
-BUFFERED_RECORDS = Gauge("firndb_builder_buffered_records", "Records accepted and not yet flushed")
-PAUSED = Gauge("firndb_builder_paused_namespaces", "Namespaces that wait for a person")
-APPLIED = Gauge("firndb_builder_applied_offset", "Next offset wanted", ["partition"])
-CHECKPOINT = Gauge("firndb_builder_checkpoint_offset", "Durable up to this offset", ["partition"])
+from infra.telemetry import Metrics
+
+
+class BuilderMetrics:
+    """The builder's part of the process's metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        def counter(name: str, meaning: str) -> Counter:
+            return metrics.counter(f"firndb_builder_{name}", meaning)
+
+        def gauge(name: str, meaning: str) -> Gauge:
+            return metrics.gauge(f"firndb_builder_{name}", meaning)
+
+        by_partition = ("partition",)
+        self.flushes = counter("flushes", "Flushes committed")
+        self.flush_seconds = metrics.latency(
+            "firndb_builder_flush_seconds", "Time of one flush, its reads and its commit"
+        )
+        self.compactions = metrics.counter(
+            "firndb_builder_compactions", "Compaction jobs committed", ("job",)
+        )
+        self.compactions_dropped = counter(
+            "compactions_dropped", "Compaction jobs whose input was gone at commit"
+        )
+        self.failures = metrics.counter(
+            "firndb_builder_failures", "Flushes and compactions that failed", ("error",)
+        )
+        self.ingested_bytes = counter("ingested_bytes", "Bytes of log records accepted")
+        self.ingested_records = counter("ingested_log_records", "Log records accepted")
+        self.written_bytes = metrics.counter(
+            "firndb_builder_written_bytes", "Bytes of data files and id runs written", ("by",)
+        )
+        self.dead_letters = counter("dead_letters", "Log records or entries rejected")
+        self.skipped = counter("skipped", "Log records of deleted indexes")
+        self.buffered_bytes = gauge("buffered_bytes", "Bytes accepted and not yet flushed")
+        self.buffered_records = gauge("buffered_records", "Records accepted and not yet flushed")
+        self.oldest_seconds = gauge("oldest_pending_seconds", "Age of the oldest unflushed entry")
+        self.compaction_queue = gauge("compaction_queue", "Namespaces that wait for compaction")
+        self.paused = gauge("paused_namespaces", "Namespaces that wait for a person")
+        self.applied = metrics.gauge(
+            "firndb_builder_applied_offset", "Next offset wanted", by_partition
+        )
+        self.checkpoint = metrics.gauge(
+            "firndb_builder_checkpoint_offset", "Durable up to this offset", by_partition
+        )

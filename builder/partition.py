@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from builder import metrics
 from builder.chain import uninterrupted
 from builder.namespace import NamespaceKey, NamespaceWork
 from core.clock import new_uuid
@@ -124,7 +123,6 @@ class OwnedPartition:
             for key, summary in changed.items():
                 if self._changed.get(key) is summary:
                     del self._changed[key]
-        metrics.CHECKPOINT.labels(str(self.number)).set(self.state.checkpoint)
         return True
 
 

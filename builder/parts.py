@@ -1,13 +1,15 @@
 """What an `IndexBuilder` is put together from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.chain import ManifestChain, Workshop
+from builder.metrics import BuilderMetrics
 from builder.settings import BuilderSettings
 from core.clock import Clock
 from core.feed import ManifestFeed
 from core.indexes import IndexDirectory
 from core.object_store import ObjectStore
+from infra.telemetry import Metrics
 from ingest.dead_letters import DeadLetters
 from storage.file_cache import FileCache
 from storage.registry import RegistryStore
@@ -28,6 +30,7 @@ class BuilderParts:
     log_id: str
     log_epoch: int
     partitions: int
+    metrics: Metrics = field(default_factory=Metrics)
 
     def workshop(self, settings: BuilderSettings) -> Workshop:
         return Workshop(
@@ -38,4 +41,5 @@ class BuilderParts:
             log_id=self.log_id,
             log_epoch=self.log_epoch,
             fold_bytes=settings.fold_bytes,
+            metrics=BuilderMetrics(self.metrics),
         )

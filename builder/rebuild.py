@@ -158,7 +158,7 @@ class _Replay:
         settings: BuilderSettings | None,
     ) -> "_Replay":
         settings = settings or BuilderSettings()
-        retry_s = settings.directory_retry_s
+        shop = replace(parts.workshop(settings), chain=MemoryChain())
         asides: dict[str, _Aside] = {}
         for manifest in manifests:
             name = manifest.namespace
@@ -166,8 +166,12 @@ class _Replay:
             asides[name] = _Aside(Target(schema, owner_epoch=0), manifest.generation)
         return cls(
             parts=parts,
-            shop=replace(parts.workshop(settings), chain=MemoryChain()),
-            intake=Intake(parts.directory, None, parts.clock, parts.partitions, retry_s),
+            shop=shop,
+            intake=Intake(
+                *(parts.directory, None, parts.clock, parts.partitions),
+                metrics=shop.metrics,
+                retry_s=settings.directory_retry_s,
+            ),
             log=log,
             index=index,
             partition=partition,

@@ -73,6 +73,7 @@ def builder_parts(parts: Parts, cache: FileCache) -> BuilderParts:
         log_id=parts.epoch.log_id,
         log_epoch=parts.epoch.epoch,
         partitions=parts.partitions,
+        metrics=parts.metrics,
     )
 
 

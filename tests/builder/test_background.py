@@ -13,6 +13,7 @@ from builder.policy import FlushLimits
 from builder.rebuild import rebuild
 from core.errors import Unavailable
 from infra.objects.local import LocalStore
+from infra.telemetry import Metrics
 from storage.file_cache import FileCache
 from storage.layout import namespace_prefix
 from tests.builder.world import DENSE, World, upsert
@@ -203,6 +204,23 @@ async def test_status_says_what_is_pending_and_what_is_indexed(world: World) -> 
     assert (namespace.pending_records, namespace.records) == (0, 2)
     assert namespace.files is not None
     assert (namespace.files.deltas, namespace.files.clusters) == (1, 0)
+
+
+async def test_metrics_count_the_work(world: World) -> None:
+    parts = replace(world.parts(), metrics=Metrics())
+    builder = IndexBuilder(parts, world.settings)
+    world.builders.append(builder)
+    await builder.assign(0)
+    for number in range(6):
+        await world.write(upsert(f"r{number}"))
+        await world.feed_all(builder)
+        await builder.flush()
+    await builder.compact()
+    text = parts.metrics.text().decode()
+    assert "firndb_builder_flushes_total 6.0" in text
+    assert "firndb_builder_ingested_log_records_total 6.0" in text
+    assert 'firndb_builder_compactions_total{job="FoldFiles"}' in text
+    assert f'firndb_builder_checkpoint_offset{{partition="0"}} {builder.applied(0)}.0' in text
 
 
 async def test_what_a_dead_process_left_uncompacted_is_compacted_by_the_next(world: World) -> None:
