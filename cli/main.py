@@ -182,6 +182,21 @@ def keys_revoke(key: str, data: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
+@data_option
+@json_option
+@plain_errors
+def doctor(data: Path | None, as_json: bool) -> None:
+    """Check that object store, log and catalog keep their promises; status 1 if one does not."""
+    checks = _ask(data, "doctor", {})
+    if as_json:
+        print_json(checks)
+    else:
+        print_table(checks, ["name", "ok", "took_ms", "detail"])
+    if not all(check["ok"] for check in checks):
+        sys.exit(1)
+
+
+@cli.command()
 @json_option
 @plain_errors
 def settings(as_json: bool) -> None:

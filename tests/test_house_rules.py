@@ -73,24 +73,8 @@ def test_imports_point_one_way() -> None:
 
 def test_core_does_no_io() -> None:
     """The domain is pure: nothing of the network, the disk or a database is imported in core/."""
-    forbidden = set(
-        [
-            "socket",
-            "sqlite3",
-            "sqlalchemy",
-            "confluent_kafka",
-            "faust",
-            "s3fs",
-            "fastapi",
-            "uvicorn",
-            "aiohttp",
-            "requests",
-            "httpx",
-            "subprocess",
-            "shutil",
-            "tempfile",
-        ]
-    )
+    forbidden = {"socket", "sqlite3", "sqlalchemy", "confluent_kafka", "faust", "s3fs", "fastapi"}
+    forbidden |= {"uvicorn", "aiohttp", "requests", "httpx", "subprocess", "shutil", "tempfile"}
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {target}"
         for path in sources()

@@ -3,8 +3,10 @@
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
+from cli.runtime.examine import examine
 from cli.runtime.operations import Operations, as_rows
 from cli.runtime.parts import Parts
 from cli.runtime.rebuilding import rebuild_lines
@@ -48,10 +50,15 @@ async def _revoke_key(parts: Parts, wanted: str) -> Lines:
     yield {"result": await Operations(parts).revoke_key(wanted)}
 
 
+async def _doctor(parts: Parts) -> Lines:
+    yield {"result": [asdict(check) for check in await examine(parts)]}
+
+
 VERBS: dict[str, Callable[..., Lines]] = {
     "status": _status,
     "indexes": _indexes,
     "rebuild": rebuild_lines,
+    "doctor": _doctor,
     "keys-create": _create_key,
     "keys-list": _list_keys,
     "keys-revoke": _revoke_key,
