@@ -9,11 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import aiohttp
 
 from core.errors import CorruptData, Overloaded, Unavailable
+from core.owners import OwnerBoard
 from freshness.protocol import (
     FreshAnswer,
     FreshRequest,
@@ -33,13 +34,6 @@ from freshness.wire import (
 )
 
 T = TypeVar("T")
-
-
-class Owners(Protocol):
-    """Who serves which partition, as far as this process has heard."""
-
-    def owner_of(self, partition: int) -> str | None:
-        """The base URL of the worker, e.g. `http://10.0.0.7:8190`; None if nobody is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ class RemoteFreshReader:
     `Unavailable` when the owner does not answer.
     """
 
-    def __init__(self, owners: Owners, settings: ClientSettings | None = None) -> None:
+    def __init__(self, owners: OwnerBoard, settings: ClientSettings | None = None) -> None:
         self._owners = owners
         self._settings = settings or ClientSettings()
         self._session: aiohttp.ClientSession | None = None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Generator
 import uvicorn
 from fastapi import FastAPI
 
+from core.owners import OwnerBoard
 from freshness.layer import FreshnessLayer
 from freshness.server import freshness_router
 
@@ -42,13 +43,19 @@ async def served(layer: FreshnessLayer) -> AsyncIterator[str]:
         await task
 
 
-class Board:
+class Board(OwnerBoard):
     """Owners as a test sets them."""
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url
         self.asked_again = asyncio.Event()
         self._asked = 0
+
+    async def announce(self, partition: int, url: str) -> None:
+        self.url = url
+
+    async def withdraw(self, partition: int, url: str) -> None:
+        self.url = None
 
     def owner_of(self, partition: int) -> str | None:
         self._asked += 1
