@@ -5,6 +5,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -117,7 +118,9 @@ class GroupWriter:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             if db.in_transaction:
-                db.execute("ROLLBACK")
+                # If even that fails, so does the next group, which tries it again.
+                with suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
             self._rolled_back()
             return error
         return results

@@ -134,6 +134,35 @@ async def test_a_full_disk_fails_the_commit_and_nothing_else(
     await log.close()
 
 
+class StuckConnection:
+    """A disk that goes away in the middle of a commit, so that not even the rollback works."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.in_transaction = False
+
+    def execute(self, statement: str) -> None:
+        if self.away and statement in ("COMMIT", "ROLLBACK"):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        self.in_transaction = statement.startswith("BEGIN")
+
+    def close(self) -> None: ...
+
+
+async def test_the_writer_outlives_a_rollback_that_fails() -> None:
+    """If its thread ended there, every later write would wait for ever."""
+    disk = StuckConnection()
+    writer = sqlite_writer.GroupWriter(disk)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="disk I/O error"):
+            await asyncio.wait_for(writer.submit(lambda db: 1), 30)
+    disk.away = False
+    assert await asyncio.wait_for(writer.submit(lambda db: 1), 30) == 1
+    await writer.close()
+
+
 async def test_a_caller_who_gives_up_does_not_undo_its_append(log: SqliteLog) -> None:
     appends = [asyncio.create_task(log.append(0, None, b"%d" % n)) for n in range(3)]
     await asyncio.sleep(0)
