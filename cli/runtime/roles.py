@@ -1,6 +1,7 @@
 """The roles of the distributed deployment: gateway with queries, builder, freshness worker."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +23,7 @@ from cli.runtime.gauges import show_cache, show_freshness, show_store
 from cli.runtime.keys import ensure_key, first_words, make_callers
 from cli.runtime.parts import Parts, check_deployment, open_parts
 from core.consumer import LogConsumer
-from core.errors import ConfigError
+from core.errors import ConfigError, Unavailable
 from freshness.client import RemoteFreshReader
 from freshness.layer import FreshnessLayer
 from freshness.server import freshness_router
@@ -35,6 +36,8 @@ from ingest.writer import LogWriter
 
 # How soon a partition that moved is announced: queries meanwhile look for its owner.
 ANNOUNCE_S = 0.1
+
+log = logging.getLogger(__name__)
 
 Stopped = asyncio.Event
 
@@ -175,15 +178,22 @@ async def _consume(
 
 
 async def _announce(layer: FreshnessLayer, owners: LogOwners, url: str) -> None:
-    """Tell the others which partitions are served here, as they come and go."""
+    """Tell the others which partitions are served here, as they come and go.
+
+    A predecessor that withdraws late can hide us: a partition without an owner is announced again.
+    """
     announced: set[int] = set()
     while True:
         held = set(layer.partitions)
-        for partition in held - announced:
-            await owners.announce(partition, url)
-        for partition in announced - held:
-            await owners.withdraw(partition, url)
-        announced = held
+        announced = {p for p in announced if owners.owner_of(p) is not None}
+        try:
+            for partition in held - announced:
+                await owners.announce(partition, url)
+            for partition in announced - held:
+                await owners.withdraw(partition, url)
+            announced = held
+        except Unavailable as error:
+            log.warning("cannot announce partitions, trying again: %s", error)
         await asyncio.sleep(ANNOUNCE_S)
 
 
