@@ -63,15 +63,6 @@ class HeldNamespace:
             self._applying = False
             self.size_bytes = self.memory.size_bytes
 
-    def existence_before(self) -> tuple[bool | None, int]:
-        """(whether it exists after the last write; None if a manifest as of this LSN or above
-        tells).
-        """
-        if self.overflowed:
-            return None, self.last_lsn
-        known = self.memory.existence()
-        return (None if known is None else known[0]), self.memory.floor_lsn
-
     def mark_full(self) -> None:
         """From the next write on."""
         if self._full_from is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from core.clock import Clock
-from core.errors import FirnError, LogMismatch
+from core.errors import FirnError, LogMismatch, Unavailable
 from core.feed import CheckpointEvent, FeedEvent, ManifestEvent, ManifestFeed
 from core.indexes import IndexDirectory
 from core.log import NO_LSN, Log, LogRecord
@@ -19,7 +19,6 @@ from freshness.budget import Budget, MemoryLimits
 from freshness.partition import PartitionMemory
 from freshness.protocol import (
     FreshAnswer,
-    FreshNamespace,
     FreshRequest,
     FreshStatus,
     FreshUsage,
@@ -35,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # Below this an answer takes less than half a millisecond: a thread's hand-over would cost more.
 INLINE_ROWS = 2_000
+# A record is applied some milliseconds after it is in the log. A read that waits for longer looks
+# whether there is one at all.
+SETTLE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class FreshnessSettings:
 
 @dataclass(frozen=True, slots=True)
 class FreshnessParts:
-    """`log` is asked for its identity and ends only; the driver reads it. `log_epoch`: the
+    """`log` is asked for its identity and ends; the driver reads it. `log_epoch`: the
     catalog's.
     """
 
@@ -108,7 +110,8 @@ class FreshnessLayer:
             )
         await self.revoke([partition], lost=True)
         self._log_partitions = identity.partitions
-        self._partitions[partition] = PartitionMemory(partition, start, end)
+        memory = self._partitions[partition] = PartitionMemory(partition, start, end)
+        memory.learn_checkpoint(start, self._parts.clock.monotonic())
         return start
 
     async def apply(self, partition: int, records: Sequence[LogRecord]) -> None:
@@ -127,14 +130,6 @@ class FreshnessLayer:
                 self._forget(memory)
                 return
             memory.advance(record.offset + 1)
-
-    def advance(self, partition: int, next_offset: int) -> None:
-        """The driver's word that nothing readable lies below `next_offset` (a transaction's
-        markers).
-        """
-        memory = self._partitions.get(partition)
-        if memory is not None:
-            memory.advance(next_offset)
 
     async def revoke(self, partitions: Sequence[int], *, lost: bool) -> None:
         """Nothing is durable here, so losing a partition costs nothing but the memory."""
@@ -186,16 +181,11 @@ class FreshnessLayer:
         )
         if isinstance(memory, FreshStatus):
             return NamespacesAnswer(memory)
-        held = [h for (index_id, _), h in memory.namespaces.items() if index_id == request.index_id]
-        known = ((h.namespace, h.memory.existence()) for h in held)
         return NamespacesAnswer(
             status=FreshStatus.OK,
             applied_lsn=memory.applied_lsn,
             forgotten_lsn=memory.forgotten_lsn,
-            namespaces=tuple(
-                FreshNamespace(name, *said) for name, said in known if said is not None
-            ),
-            held=tuple(h.namespace for h in held),
+            held=tuple(name for i, name in memory.namespaces if i == request.index_id),
         )
 
     async def usage(self, partition: int) -> FreshUsage:
@@ -220,6 +210,8 @@ class FreshnessLayer:
     async def sweep(self) -> None:
         """One round of dropping what is published for long enough."""
         for memory in list(self._partitions.values()):
+            if not memory.ready:
+                await self._pass_markers(memory)
             await self._sweeper.sweep(memory)
 
     async def _reached(
@@ -231,11 +223,34 @@ class FreshnessLayer:
         memory = self._partitions.get(partition)
         if memory is None:
             return FreshStatus.NOT_OWNER
-        wanted = want_lsn if want_lsn > manifest_lsn else NO_LSN
-        await memory.wait_for(max(wanted, memory.ready_offset - 1), deadline_s)
+        wanted = max(want_lsn if want_lsn > manifest_lsn else NO_LSN, memory.ready_offset - 1)
+        await memory.wait_for(wanted, min(SETTLE_S, deadline_s))
+        if deadline_s > SETTLE_S and memory.applied_lsn < wanted and not memory.revoked:
+            await self._pass_markers(memory)
+            await memory.wait_for(wanted, deadline_s - SETTLE_S)
         if memory.revoked:
             return FreshStatus.NOT_OWNER
         return memory if memory.ready else FreshStatus.NOT_READY
+
+    async def _pass_markers(self, memory: PartitionMemory) -> None:
+        """A transaction ends with a marker that no reader is ever given. Where the log has nothing
+        but those before its end, everything up to there is applied.
+        """
+        if memory.settling:
+            return
+        memory.settling = True
+        try:
+            start, end = memory.next_offset, await self._parts.log.end_offset(memory.partition)
+            if start < end:
+                rest = await self._parts.log.read(
+                    memory.partition, start, max_records=1, max_bytes=1
+                )
+                if not rest:
+                    memory.advance(end)
+        except Unavailable as error:
+            logger.warning("the end of partition %d is not known: %s", memory.partition, error)
+        finally:
+            memory.settling = False
 
     def _forget(self, memory: PartitionMemory) -> None:
         for held in memory.namespaces.values():

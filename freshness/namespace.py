@@ -95,9 +95,10 @@ class NamespaceMemory:
         nothing = not (len(self._records) or self._gone or self._patches or self._filter_ops)
         return nothing and self._cleared_lsn == NO_LSN and self._exists_lsn == NO_LSN
 
-    def existence(self) -> tuple[bool, int] | None:
-        """(whether it exists, the newest LSN that says so); None if nothing held says."""
-        return None if self._exists_lsn == NO_LSN else (self._exists, self._exists_lsn)
+    @property
+    def exists(self) -> bool | None:
+        """None if nothing held says."""
+        return None if self._exists_lsn == NO_LSN else self._exists
 
     def apply(
         self,

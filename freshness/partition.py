@@ -39,6 +39,7 @@ class PartitionMemory:
         self.checkpoint_news_s = -math.inf
         self.namespaces: dict[tuple[str, str], HeldNamespace] = {}
         self.revoked = False
+        self.settling = False
         self._outcomes: OrderedDict[tuple[str, str, OutcomeKey], Outcome] = OrderedDict()
         self._waiters: dict[asyncio.Future[None], int] = {}
 
@@ -108,12 +109,13 @@ class PartitionMemory:
         """Keeps whether the namespace existed before each entry whose client may ask."""
         if not any(e.request_id and isinstance(e.operation, _DECIDED) for e in write.entries):
             return
-        known, since = held.existence_before()
+        if held.overflowed:
+            return  # what it let pass may have said more; nobody can tell now
+        known = held.memory.exists
         for entry in write.entries:
             if entry.request_id and isinstance(entry.operation, _DECIDED):
                 key = OutcomeKey(write.lsn, entry.request_id)
-                outcome = Outcome(write.lsn, known, since)
-                self._outcomes[held.index_id, held.namespace, key] = outcome
+                self._outcomes[held.index_id, held.namespace, key] = Outcome(write.lsn, known)
             known = _existence_after(entry.operation, known)
         while len(self._outcomes) > OUTCOMES_MAX:
             self._outcomes.popitem(last=False)

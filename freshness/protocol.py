@@ -137,13 +137,11 @@ class FreshHit:
 class Outcome:
     """Whether the namespace existed just before one entry of the record at `lsn`.
 
-    existed None: freshness held nothing that says so; the manifest as of some LSN in [floor_lsn,
-    lsn) tells.
+    existed None: nothing held said so; the newest manifest that does not cover `lsn` tells.
     """
 
     lsn: int
     existed: bool | None
-    floor_lsn: int
 
 
 def no_hashes() -> Hashes:
@@ -152,7 +150,7 @@ def no_hashes() -> Hashes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FreshAnswer:
-    """Empty in every part unless `status` is OK.
+    """Empty unless `status` is OK, but for LSNs and `outcome`.
 
     floor_lsn: what m must reach. overflowed_from: first LSN of this namespace that is not held for
     want of memory and not covered by m: the answer is as of the LSN before it. cleared: something
@@ -183,7 +181,7 @@ class FreshAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NamespacesRequest:
-    """The namespaces of an index on one partition whose existence something held says."""
+    """The namespaces of an index on one partition that freshness holds."""
 
     index_id: str
     partition: int
@@ -192,26 +190,14 @@ class NamespacesRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class FreshNamespace:
-    """`exists` as of `lsn`, the newest entry that says so. It counts where `lsn` is above the
-    manifest's indexed LSN.
-    """
-
-    namespace: str
-    exists: bool
-    lsn: int
-
-
-@dataclass(frozen=True, slots=True)
 class NamespacesAnswer:
-    """`forgotten_lsn`: what is not here is in a registry whose checkpoint is above it. `held`: all
-    that hold any entry.
+    """held: the namespaces of which anything is held; each has to be asked about. Every other one
+    is, or is not, in any registry whose checkpoint is above `forgotten_lsn`.
     """
 
     status: FreshStatus
     applied_lsn: int = NO_LSN
     forgotten_lsn: int = NO_LSN
-    namespaces: tuple[FreshNamespace, ...] = ()
     held: tuple[str, ...] = ()
 
 

@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 class SweepSettings:
     """every_s: a round. grace_s: readers may work with a manifest this old. look_after_s: entries
     unpublished for so long make us look for the manifest. look_ups_max: manifests looked for in one
-    round of one partition. rows_max: versions dropped in one go (some 20 ms of the event loop).
+    round of one partition. rows_max: versions dropped in one go (some 5 ms of the event loop).
     """
 
     every_s: float = 1.0
     grace_s: float = 30.0
     look_after_s: float = 10.0
     look_ups_max: int = 32
-    rows_max: int = 20_000
+    rows_max: int = 5_000
 
 
 class Sweeper:

@@ -84,7 +84,7 @@ class _Answer(msgspec.Struct, array_like=True):
     patches: dict[str, list[_Pending]]
     filter_ops: list[_Pending]
     listed: tuple[str, ...]
-    outcome: tuple[int, bool | None, int] | None
+    outcome: tuple[int, bool | None] | None
     scanned: int
 
 

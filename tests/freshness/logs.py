@@ -7,11 +7,14 @@ from core.log import Headers, Log, LogIdentity, LogRecord
 
 
 class PartitionedLog(Log):
-    """`first`: offset of the first record, as if what was before had been trimmed."""
+    """`first`: offset of the first record, as if what was before had been trimmed. `markers`: how
+    many offsets at the end no reader is ever given, as after a transaction.
+    """
 
     def __init__(self, partitions: int = 1, first: int = 0) -> None:
         self.log_id = "log"
         self.first = first
+        self.markers = 0
         self.ends_asked = 0
         self._records: dict[int, list[LogRecord]] = {p: [] for p in range(partitions)}
 
@@ -43,7 +46,7 @@ class PartitionedLog(Log):
     async def end_offset(self, partition: int) -> int:
         self.ends_asked += 1
         await asyncio.sleep(0)
-        return self.first + len(self._records[partition])
+        return self.first + len(self._records[partition]) + self.markers
 
     async def trim(self, partition: int, before: int) -> None:
         raise NotImplementedError

@@ -140,6 +140,18 @@ async def test_recovery_starts_at_the_checkpoint_and_is_ready_at_the_end(world: 
     assert world.fresh.ready
 
 
+async def test_transaction_markers_at_the_end_keep_nobody_waiting(world: World) -> None:
+    await put(world, "a")
+    world.log.markers = 1
+    answer = await world.fresh.read(replace(request(world), want_lsn=1))
+    assert (answer.applied_lsn, ids(answer)) == (1, ["a"])
+    await world.restart_freshness()
+    assert not world.fresh.ready
+    await world.deliver()
+    await world.fresh.sweep()
+    assert world.fresh.ready
+
+
 async def test_a_revoked_partition_answers_nothing_and_wakes_who_waits(world: World) -> None:
     await put(world, "a")
     waiting = asyncio.create_task(world.fresh.read(replace(request(world), want_lsn=9)))
