@@ -87,9 +87,12 @@ async def _consume(
 ) -> None:
     """Feed every consumer with every partition; the first one that fails ends the others."""
     partitions = range(parts.partitions)
-    async with asyncio.TaskGroup() as group:
-        for consumer in consumers:
-            group.create_task(run_log_loop(parts.wal, consumer, partitions, stop=stopping))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for consumer in consumers:
+                group.create_task(run_log_loop(parts.wal, consumer, partitions, stop=stopping))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
 
 
 async def _finish(consuming: asyncio.Task[None], stopping: asyncio.Event) -> None:
@@ -121,7 +124,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
         address = address.at(f"http://{settings.host}:{port}")
         try:
             publish_address(settings.data, address)
-            print(first_words(address.url, key), flush=True)
+            print(first_words(address.url, key, settings.data), flush=True)
             waiting = asyncio.create_task(stopped.wait())
             await asyncio.wait((waiting, engine.consuming), return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()

@@ -1,5 +1,6 @@
 """From settings to the adapters behind the ports: the one place that knows the deployment."""
 
+import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.clock import Clock, SystemClock
-from core.errors import ConfigError
+from core.errors import ConfigError, FirnError, Unavailable
 from core.feed import ManifestFeed
 from core.log import Log
 from core.object_store import ObjectStore
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # A dead letter wraps a record of up to 7 MiB; the rest is room for its frame.
 TOPIC_RECORD_BYTES_MAX = 9 << 20
+
+
+# What a broker or an object store gets for its first answer: a person waits for it.
+ANSWER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         counts = CountingStore(_bare_store(settings))
         store = RetryingStore(counts)
         stack.push_async_callback(store.close)
+        await _check_store(settings, counts)
         if settings.kafka is None:
             wal, dead, feed = await _embedded_logs(settings, stack)
         else:
@@ -77,6 +83,12 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             directory=CatalogDirectory(catalog, clock),
             epoch=await catalog.register_log(await wal.identity()),
         )
+
+
+async def check_reachable(settings: Settings) -> None:
+    """Everything is opened once, topics and tables are made; `ConfigError` as `open_parts`."""
+    async with open_parts(settings):
+        pass
 
 
 def check_deployment(settings: Settings) -> None:
@@ -99,13 +111,30 @@ def check_deployment(settings: Settings) -> None:
 
 def _bare_store(settings: Settings) -> ObjectStore:
     secret = settings.s3_secret_key
-    return open_store(
-        settings.object_store_url,
-        s3_endpoint=settings.s3_endpoint,
-        s3_access_key=settings.s3_access_key,
-        s3_secret_key=secret.get_secret_value() if secret is not None else None,
-        region=settings.s3_region,
-    )
+    try:
+        return open_store(
+            settings.object_store_url,
+            s3_endpoint=settings.s3_endpoint,
+            s3_access_key=settings.s3_access_key,
+            s3_secret_key=secret.get_secret_value() if secret is not None else None,
+            region=settings.s3_region,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"FIRNDB_OBJECT_STORE: {error}") from error
+
+
+async def _check_store(settings: Settings, store: ObjectStore) -> None:
+    """Lists once, so that wrong credentials end the start and not the first flush."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await anext(aiter(store.list("registry/")), None)
+    except FirnError as error:
+        raise ConfigError(f"FIRNDB_OBJECT_STORE: {error}; see FIRNDB_S3_* as well") from error
+    except TimeoutError as error:
+        raise ConfigError(
+            f"FIRNDB_OBJECT_STORE={settings.object_store_url} does not answer; "
+            "see FIRNDB_S3_ENDPOINT as well"
+        ) from error
 
 
 async def _embedded_logs(
@@ -129,7 +158,10 @@ async def _kafka_logs(
     from infra.logs.kafka import KafkaLog
     from infra.logs.kafka_topics import create_topics
 
-    await create_topics(bootstrap, topics(settings))
+    try:
+        await create_topics(bootstrap, topics(settings), timeout_s=ANSWER_S)
+    except Unavailable as error:
+        raise ConfigError(f"FIRNDB_KAFKA={bootstrap} does not answer: {error}") from error
     wal = KafkaLog(bootstrap, settings.wal_topic)
     stack.push_async_callback(wal.close)
     dead = KafkaLog(bootstrap, settings.dead_letters_topic)

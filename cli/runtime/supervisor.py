@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.runtime.parts import check_reachable, open_parts
 from cli.runtime.roles import serve_api
 from infra.settings import Settings
 
@@ -43,6 +44,7 @@ class Child:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.main", self.role, "--supervised"),
                 stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,  # a terminal's Ctrl-C is for us alone; we stop them in order
                 env={**os.environ, "FIRNDB_DATA": str(self.folder)},
             )
             log.info("%s runs as process %d", self.role, self.process.pid)
@@ -68,7 +70,11 @@ class Child:
 
 
 async def serve_distributed(settings: Settings, stopped: asyncio.Event) -> None:
-    """All roles, until `stopped` is set."""
+    """All roles, until `stopped` is set. What cannot be reached is told once, before they start."""
+    async with open_parts(settings):
+        pass
+    # Once here, instead of a complaint of each role, and a race for topics and tables.
+    await check_reachable(settings)
     children = [Child(role, settings.data.absolute()) for role in ROLES]
     running = [asyncio.create_task(child.run()) for child in children]
     try:

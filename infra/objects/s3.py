@@ -45,6 +45,8 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0  # for the next bytes, not for the whole object
 CONFLICT_TRIES = 10
 CONFLICT_WAIT_S = 0.02
+# Other things can be missing, too: the bucket, with some servers the user.
+NOT_THERE = ("NoSuchKey", "NotFound", "404", "")
 SLOW_DOWN = ("SlowDown", "RequestTimeout", "TooManyRequests", "Throttling", "ThrottlingException")
 # A rival put was under way; asked again, its outcome is known: 412, or free.
 IN_CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
@@ -226,7 +228,7 @@ class S3Store(ObjectStore):
         said = f"S3 at {self._place} says {code} ({status}) about {key!r}"
         if code == "NoSuchBucket":
             return ConfigError(f"S3 at {self._place}: there is no such bucket; create it")
-        if status == 404:
+        if status == 404 and code in NOT_THERE:
             return ObjectNotFound(f"there is no object {key}")
         if status == 416:
             return InvalidRequest(f"the range does not lie in object {key}")
