@@ -4,11 +4,12 @@ demand.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from core.clock import Clock
-from core.errors import FirnError
+from core.errors import CorruptData, FirnError, ObjectNotFound
 from core.feed import FeedEvent, ManifestEvent
 from core.log import NO_LSN
 from core.records import StoredRecord
@@ -28,6 +29,7 @@ BASES_MAX = 20_000
 PREFETCH_BYTES_MAX = 256 << 20
 
 NamespaceKey = tuple[str, str]
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +113,22 @@ class ManifestCache:
         async with self._lock(key):
             known = self._states.get(key)
             return await self._load(key, None if known is None else known.version)
+
+    async def with_files(
+        self, index_id: str, namespace: str, read: Callable[[], Awaitable[T]]
+    ) -> T:
+        """What `read` gives, tried once more with the newest manifest if a file is missing: a
+        compaction without new writes moves no LSN, so when its news got lost the known manifest may
+        outlive its files. `CorruptData` if the newest one names a missing file.
+        """
+        try:
+            return await read()
+        except ObjectNotFound:
+            await self.refresh(index_id, namespace)
+        try:
+            return await read()
+        except ObjectNotFound as error:
+            raise CorruptData(f"a file of the newest manifest is missing: {error}") from error
 
     def hear(self, event: FeedEvent) -> None:
         if not isinstance(event, ManifestEvent):

@@ -14,6 +14,7 @@ from freshness.protocol import (
     NamespacesRequest,
     OutcomeKey,
 )
+from query.manifests import ManifestCache
 from query.model import (
     Cost,
     Freshness,
@@ -52,6 +53,7 @@ class _Known:
 @dataclass(frozen=True, slots=True, eq=False)
 class NamespaceParts:
     watch: Watch
+    states: ManifestCache
     fresh: FreshReader
     registries: RegistryCache
     manifests: ManifestStore
@@ -206,6 +208,13 @@ class NamespaceReads:
         return [stats for stats in found if stats is not None]
 
     async def _count(
+        self, index: IndexInfo, namespace: str, wanted: Wanted
+    ) -> tuple[NamespaceStats, Sight]:
+        return await self._parts.states.with_files(
+            index.index_id, namespace, lambda: self._count_now(index, namespace, wanted)
+        )
+
+    async def _count_now(
         self, index: IndexInfo, namespace: str, wanted: Wanted
     ) -> tuple[NamespaceStats, Sight]:
         request = replace(

@@ -87,6 +87,7 @@ class QueryService:
         self._namespaces = NamespaceReads(
             NamespaceParts(
                 watch=self._watch,
+                states=self._states,
                 fresh=parts.fresh,
                 registries=RegistryCache(parts.registries, parts.clock),
                 manifests=parts.manifests,
@@ -111,7 +112,9 @@ class QueryService:
         matches.
         """
         _check(index, request)
-        return await self._searcher.search(index, namespace, request)
+        return await self._states.with_files(
+            index.index_id, namespace, lambda: self._searcher.search(index, namespace, request)
+        )
 
     async def fetch(
         self,
@@ -120,7 +123,9 @@ class QueryService:
         ids: Sequence[str],
         options: ReadOptions = DEFAULT_READ,
     ) -> FetchResult:
-        return await fetch(self._watch, index, namespace, ids, options)
+        return await self._states.with_files(
+            index.index_id, namespace, lambda: fetch(self._watch, index, namespace, ids, options)
+        )
 
     async def list_ids(
         self,
@@ -132,7 +137,10 @@ class QueryService:
         options: ReadOptions = DEFAULT_READ,
     ) -> ListResult:
         """`InvalidRequest` for a token that is not ours."""
-        return await Lister(self._watch, index, namespace, prefix).page(limit, token, options)
+        lister = Lister(self._watch, index, namespace, prefix)
+        return await self._states.with_files(
+            index.index_id, namespace, lambda: lister.page(limit, token, options)
+        )
 
     async def stats(self, index: IndexInfo, options: ReadOptions = DEFAULT_READ) -> StatsResult:
         return await self._namespaces.stats(index, options)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
+from core.errors import CorruptData, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from core.filters.model import Comparison, Condition
 from core.indexes import IndexInfo, IndexState, VectorType
 from core.metric import Metric
@@ -123,6 +123,34 @@ async def test_too_much_unindexed_data_is_said_not_hidden(tmp_path: Path) -> Non
         assert not result.freshness.overflowed
     finally:
         await world.stop()
+
+
+async def test_a_compaction_whose_news_got_lost_costs_one_more_try(world: World) -> None:
+    """It moves no LSN, so freshness sends nobody back; its garbage is collected all the same."""
+    await world.write(Upsert(tuple(record(f"r{i}", [1, i]) for i in range(5))))
+    old = await world.flush()
+    await world.checkpoint(world.partition())
+    await world.forget()
+    # counting reads the manifest, but no file
+    assert (await world.service.stats(DENSE)).total == 5
+    assert (await world.service.describe_namespace(DENSE, "n")).namespace.record_count == 5
+    await world.flush(publish=False)
+    for key in await world.keys_with(*(f.uuid for f in old.files)):
+        await world.store.delete(key)
+    assert await found(world, asked(1)) == ["r1"]
+    fetched = await world.service.fetch(DENSE, "n", ["r2"])
+    assert list(fetched.records) == ["r2"]
+
+
+async def test_a_missing_file_is_an_error_and_no_empty_answer(world: World) -> None:
+    await world.write(Upsert((record("a", [1, 0]),)))
+    manifest = await world.flush()
+    for key in await world.keys_with(manifest.files[0].uuid):
+        await world.store.delete(key)
+    await world.checkpoint(world.partition())
+    await world.forget()
+    with pytest.raises(CorruptData, match="missing"):
+        await world.service.query(DENSE, "n", asked(1))
 
 
 @pytest.mark.parametrize("flushed", ["nothing", "before", "after", "all forgotten"])

@@ -240,6 +240,11 @@ class World:
             self.clock.now_s += 1000.0
             await self.fresh.sweep()
 
+    async def keys_with(self, *parts: str) -> list[str]:
+        """Keys of the store that hold one of the parts."""
+        keys = [info.key async for info in self.store.list("")]
+        return [key for key in keys if any(part in key for part in parts)]
+
     def ranked(
         self,
         state: State,
