@@ -1,19 +1,25 @@
 """The API key of a first start: the one that was given, or one made and shown once."""
 
+from pathlib import Path
+
 from cli.runtime.parts import Parts
 from core.errors import AlreadyExists, ConfigError
 from infra.catalog.callers import Callers
 from infra.catalog.keys import hash_of, new_key
 
+# Not indented, and no block that an empty line would have to end: to be pasted into any prompt.
 SNIPPET = """
-    from pinecone import Pinecone, ServerlessSpec
+from pinecone import Pinecone, ServerlessSpec  # pip install pinecone
 
-    pc = Pinecone(api_key="{key}", host="{url}")
-    pc.create_index("words", dimension=3, metric="cosine",
-                    spec=ServerlessSpec(cloud="aws", region="us-east-1"))
-    index = pc.Index(host=pc.describe_index("words").host)
-    index.upsert(vectors=[{{"id": "a", "values": [1, 0, 0], "metadata": {{"kind": "noun"}}}}])
-    print(index.query(vector=[1, 0, 0], top_k=1, include_metadata=True))
+pc = Pinecone(
+    api_key="{key}",
+    host="{url}",
+)
+spec = ServerlessSpec(cloud="aws", region="us-east-1")
+pc.create_index("words", dimension=3, metric="cosine", spec=spec)
+index = pc.Index(host=pc.describe_index("words").host)
+index.upsert(vectors=[{{"id": "a", "values": [1, 0, 0], "metadata": {{"kind": "noun"}}}}])
+print(index.query(vector=[1, 0, 0], top_k=1, include_metadata=True).matches)
 """
 
 
@@ -39,13 +45,13 @@ async def ensure_key(parts: Parts) -> str | None:
     return secret
 
 
-def first_words(url: str, key: str | None) -> str:
-    """What a person reads when the server is up."""
-    lines = [f"FirnDB serves on {url}"]
-    if key is not None:
-        lines += ["", f"API key (shown once, only its hash is kept): {key}"]
-        lines += [SNIPPET.format(key=key, url=url)]
-    return "\n".join(lines)
+def first_words(url: str, key: str | None, data: Path) -> str:
+    """What a person reads when the server is up. `key`: made just now."""
+    lines = [f"FirnDB serves on {url}, data in {data}; Ctrl-C stops it"]
+    if key is None:
+        return "\n".join([*lines, "API keys exist already; `firndb keys create` makes another"])
+    lines += ["", f"API key, shown this once: {key}", "To try it, paste into Python:"]
+    return "\n".join([*lines, SNIPPET.format(key=key, url=url)])
 
 
 def make_callers(parts: Parts) -> Callers:

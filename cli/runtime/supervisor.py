@@ -44,7 +44,7 @@ class Child:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cli.main", self.role, "--supervised"),
                 stdin=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a terminal's Ctrl-C is for us alone; we stop them in order
+                start_new_session=True,  # Ctrl-C at a terminal is for us: we stop them in order
                 env={**os.environ, "FIRNDB_DATA": str(self.folder)},
             )
             log.info("%s runs as process %d", self.role, self.process.pid)
