@@ -1,6 +1,7 @@
 """A process's life around what it serves: its event loop, its signals, its supervisor."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 
+log = logging.getLogger(__name__)
+
 Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
@@ -16,7 +19,8 @@ def run_process(serve: Serve, settings: Settings, *, supervised: bool = False) -
     """Run `serve` until SIGTERM, SIGINT or the supervisor's end sets its event, or it raises.
 
     `supervised`: standard input is a pipe that the supervisor holds; its end is the end of us, so
-    that no role outlives a supervisor that was killed.
+    that no role outlives a supervisor that was killed. A second signal ends the process at once:
+    what was acknowledged is in the log.
     """
     configure_logging(settings.log_level, settings.log_format)
 
@@ -24,7 +28,7 @@ def run_process(serve: Serve, settings: Settings, *, supervised: bool = False) -
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+            loop.add_signal_handler(number, _stop_at, number, stopped, supervised)
         if supervised:
             loop.add_reader(sys.stdin.fileno(), _ended_with, stopped)
         await serve(settings, stopped)
@@ -32,6 +36,13 @@ def run_process(serve: Serve, settings: Settings, *, supervised: bool = False) -
     import uvloop
 
     uvloop.run(run())
+
+
+def _stop_at(number: signal.Signals, stopped: asyncio.Event, supervised: bool) -> None:
+    asyncio.get_running_loop().remove_signal_handler(number)
+    if not supervised:
+        log.info("stopping: running requests end, then a last flush")
+    stopped.set()
 
 
 def _ended_with(stopped: asyncio.Event) -> None:
