@@ -83,7 +83,7 @@ class IndexBuilder(LogConsumer):
             if summary.unfinished and not summary.deleted:
                 self._to_compact[owned.work(index_id, namespace)] = owned
         self._wake.set()
-        logger.info(
+        logger.debug(
             "partition %d is ours from offset %d on, owner epoch %d",
             *(partition, state.checkpoint, state.owner_epoch),
         )

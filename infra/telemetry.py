@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
@@ -20,8 +21,15 @@ from prometheus_client.metrics import MetricWrapperBase
 # Seconds. From a query in memory (1 ms) to the longest deadline (25 s), about three a decade.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 
+# They tell of every request and every connection.
+CHATTY = ("uvicorn", "alembic", "aiobotocore", "botocore", "s3fs", "asyncio")
 # At every rebalance they tell each step of their own machinery; our driver says what came of it.
-FAUST = ("faust", "mode", "aiokafka")
+FAUST = ("faust", "mode", "aiokafka", "infra.faust.transport")
+
+REPEAT_S = 10.0
+# Of a laptop's 16 partitions some tell the same; three show that it is not only one of them.
+BURST = 3
+TEMPLATES_MAX = 1000
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -30,10 +38,37 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     """Send every logger to stderr, one line or one JSON object per message. May be called again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if style == "json" else TextLines())
+    if level != "debug":
+        handler.addFilter(Repeats(burst=BURST))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # They tell of every request and every connection; our own request log says it once.
-    for chatty in ("uvicorn", "alembic", "aiobotocore", "botocore", "s3fs", "asyncio"):
+    for chatty in CHATTY if level == "debug" else (*CHATTY, *FAUST):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class Repeats(logging.Filter):
+    """Lets `burst` messages of one template through in `REPEAT_S`, then one with the number held
+    back: an outage is told by every partition and every try, and reads the same each time.
+    """
+
+    def __init__(self, burst: int = 1) -> None:
+        super().__init__()
+        self._burst = burst
+        # By template: (start of its window, messages in it).
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        template = str(record.msg)
+        now = time.monotonic()
+        if len(self._seen) >= TEMPLATES_MAX:
+            self._seen.clear()  # somebody formats before logging; better too many lines than none
+        since, count = self._seen.get((record.name, template), (now, 0))
+        held_back = 0
+        if now - since >= REPEAT_S:
+            since, held_back, count = now, max(0, count - self._burst), 0
+        self._seen[record.name, template] = (since, count + 1)
+        if held_back:
+            record.msg = f"{template} (and {held_back} more like it)"
+        return count < self._burst
 
 
 class TextLines(logging.Formatter):
