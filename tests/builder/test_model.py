@@ -164,7 +164,7 @@ class Shaky(LocalStore):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["no effect", "took effect"])
-@pytest.mark.parametrize("writes", [5, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("writes", [5, pytest.param(20, marks=pytest.mark.long)])
 async def test_the_nth_call_to_the_store_fails(tmp_path: Path, after: bool, writes: int) -> None:
     """One history of flushes and compactions; N = 1, 2, 3 … until nothing fails any more.
 
