@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli.output import json_option, plain_errors, print_json, print_table
+from cli.output import json_option, plain_errors, print_json, print_settings, print_table
 from infra.settings import Settings, unknown_variables
 
-data_option = click.option("--data", type=click.Path(path_type=Path), help="Data folder.")
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="Data folder.  [default: firndb-data]"
+)
+namespace_option = click.option("--namespace", help="Only this namespace; without it all of them.")
 
 supervised_option = click.option("--supervised", is_flag=True, hidden=True)
 
@@ -22,10 +26,16 @@ class Commands(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="firndb")
 def cli() -> None:
-    """FirnDB: a serverless vector database that you run yourself."""
+    """FirnDB: a serverless vector database that you run yourself.
+
+    Every setting is also a variable FIRNDB_... of the environment: `firndb settings` lists them.
+    """
     for name in unknown_variables():
         click.echo(f"firndb: {name} is not a setting; `firndb settings` lists them", err=True)
 
@@ -38,7 +48,14 @@ def cli() -> None:
 @click.option("--api-key", help="Accept this API key; without one it is made at the first start.")
 @plain_errors
 def serve(**options: Any) -> None:
-    """Serve everything: embedded in one process, or all roles on the configured Kafka and S3."""
+    """Serve everything, in one process or on Kafka.
+
+    Without FIRNDB_KAFKA this is the embedded deployment: one process, everything in the data
+    folder. With FIRNDB_KAFKA and FIRNDB_OBJECT_STORE it runs all roles on them, the builder and
+    freshness roles as supervised child processes.
+
+    The first start prints an API key and a snippet to try it. Ctrl-C stops after a last flush.
+    """
     from cli.runtime.serve import run_serve
 
     run_serve(Settings.load(options))
@@ -50,7 +67,10 @@ def serve(**options: Any) -> None:
 @click.option("--index-ports", help="Ports of the indexes, one each.  [default: 8081-8180]")
 @plain_errors
 def api(**options: Any) -> None:
-    """Run the gateway and query role of a distributed deployment."""
+    """Run the gateway and query role (on Kafka).
+
+    Run as many as you like. All roles share FIRNDB_KAFKA, FIRNDB_OBJECT_STORE and FIRNDB_CATALOG.
+    """
     from cli.runtime.process import run_process
     from cli.runtime.roles import serve_api
 
@@ -61,7 +81,10 @@ def api(**options: Any) -> None:
 @supervised_option
 @plain_errors
 def builder(supervised: bool) -> None:
-    """Run the index builder role of a distributed deployment."""
+    """Run the index builder role (on Kafka).
+
+    Run as many as you like; they share the partitions. FIRNDB_BUILDER_PORT has health and metrics.
+    """
     from cli.runtime.process import run_process
     from cli.runtime.roles import serve_builder
 
@@ -72,7 +95,11 @@ def builder(supervised: bool) -> None:
 @supervised_option
 @plain_errors
 def freshness(supervised: bool) -> None:
-    """Run the freshness role of a distributed deployment."""
+    """Run the freshness role (on Kafka).
+
+    Run as many as you like; they share the partitions. The gateways reach this one at
+    FIRNDB_FRESHNESS_URL: set it where they are on other machines.
+    """
     from cli.runtime.process import run_process
     from cli.runtime.roles import serve_freshness
 
@@ -81,17 +108,26 @@ def freshness(supervised: bool) -> None:
 
 @cli.command()
 @click.argument("index", required=False)
-@click.option("--namespace", help="Only this namespace.")
+@namespace_option
 @data_option
 @json_option
 @plain_errors
 def status(index: str | None, namespace: str | None, data: Path | None, as_json: bool) -> None:
-    """Show records, LSNs, lag, files and bytes of every namespace."""
+    """Show records, LSNs, lag and files of namespaces.
+
+    \b
+    records      of the newest manifest; what is written since is searchable, but not counted
+    log_end      next LSN of the partition
+    fresh_from   from this LSN on, writes may be in no manifest yet: the freshness layer has them
+    indexed_lsn  up to this LSN the files have everything of the namespace
+    lag          log records of the partition from fresh_from on
+    """
     rows = _ask(data, "status", {"index": index, "namespace": namespace})
     if as_json:
         print_json(rows)
     elif not rows:
-        click.echo("no namespace is indexed yet; a write is, some seconds after it")
+        which = "such namespace" if index or namespace else "namespace"
+        click.echo(f"no {which} is indexed yet; a write is, some seconds after it")
     else:
         print_table(rows, list(rows[0]))
 
@@ -101,22 +137,30 @@ def status(index: str | None, namespace: str | None, data: Path | None, as_json:
 @json_option
 @plain_errors
 def indexes(data: Path | None, as_json: bool) -> None:
-    """List the indexes with the ids that keys of the write-ahead log begin with."""
+    """List indexes with their ids and ports.
+
+    The id is what keys of records in the write-ahead log begin with.
+    """
     rows = _ask(data, "indexes", {})
     if as_json:
         print_json(rows)
+    elif not rows:
+        click.echo("there is no index yet; clients create them")
     else:
         print_table(rows, ["index", "index_id", "dimension", "metric", "vector_type", "port"])
 
 
 @cli.command()
 @click.argument("index")
-@click.option("--namespace", help="Only this namespace; without it all of the index.")
+@namespace_option
 @data_option
 @json_option
 @plain_errors
 def rebuild(index: str, namespace: str | None, data: Path | None, as_json: bool) -> None:
-    """Replay the log into new files while queries and writes go on, then swap them in."""
+    """Replay the log into new files and swap them in.
+
+    Queries and writes go on meanwhile. It needs the log from its beginning.
+    """
     from tqdm import tqdm
 
     hidden = True if as_json else None  # None: hidden where standard error is no terminal
@@ -141,12 +185,21 @@ def keys() -> None:
 
 @keys.command("create")
 @click.argument("name", default="")
-@click.option("--role", type=click.Choice(["editor", "viewer"]), default="editor")
+@click.option(
+    "--role",
+    type=click.Choice(["editor", "viewer"]),
+    default="editor",
+    show_default=True,
+    help="Editors may do everything, viewers may read.",
+)
 @data_option
 @json_option
 @plain_errors
 def keys_create(name: str, role: str, data: Path | None, as_json: bool) -> None:
-    """Make an API key. It is shown once; only its hash is stored."""
+    """Make an API key, shown once.
+
+    Only its hash is stored. NAME is for you, to find it again in `firndb keys list`.
+    """
     made = _ask(data, "keys-create", {"name": name, "role": role})
     if as_json:
         print_json(made)
@@ -173,7 +226,10 @@ def keys_list(data: Path | None, as_json: bool) -> None:
 @json_option
 @plain_errors
 def keys_revoke(key: str, data: Path | None, as_json: bool) -> None:
-    """Revoke a key by its id, prefix or name; refused everywhere within seconds."""
+    """Revoke a key by its id, prefix or name.
+
+    It is refused everywhere within seconds.
+    """
     done = _ask(data, "keys-revoke", {"wanted": key})
     if as_json:
         print_json(done)
@@ -186,7 +242,10 @@ def keys_revoke(key: str, data: Path | None, as_json: bool) -> None:
 @json_option
 @plain_errors
 def doctor(data: Path | None, as_json: bool) -> None:
-    """Check that object store, log and catalog keep their promises; status 1 if one does not."""
+    """Check that store, log and catalog keep their promises.
+
+    It writes and deletes under names of its own. Exit status 1 if a check fails.
+    """
     checks = _ask(data, "doctor", {})
     if as_json:
         print_json(checks)
@@ -202,14 +261,10 @@ def doctor(data: Path | None, as_json: bool) -> None:
 def settings(as_json: bool) -> None:
     """List every setting with its value, default and meaning."""
     rows = Settings.load().table()
-    plain = [
-        {"variable": r.variable, "value": r.value, "default": r.default, "meaning": r.meaning}
-        for r in rows
-    ]
     if as_json:
-        print_json(plain)
+        print_json([asdict(row) for row in rows])
     else:
-        print_table(plain, ["variable", "value", "default", "meaning"])
+        print_settings(rows)
 
 
 def _ask(

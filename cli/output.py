@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -9,9 +10,12 @@ import click
 import orjson
 
 from core.errors import FirnError
+from infra.settings import SettingRow
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+INDENT = "    "
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -34,6 +38,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
             for cell, width, to_right in zip(line, widths, right, strict=True)
         ]
         click.echo("  ".join(parts).rstrip())
+
+
+def print_settings(rows: Sequence[SettingRow]) -> None:
+    """Two lines each: values may be long, and a table of them would fit no terminal."""
+    for row in rows:
+        changed = "" if row.value == row.default else f"   (default: {row.default})"
+        click.echo(f"{row.variable} = {row.value}{changed}")
+        click.echo(textwrap.fill(row.meaning, 96, initial_indent=INDENT, subsequent_indent=INDENT))
 
 
 def _cell(value: object) -> str:

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         REQUEST_BYTES_MAX,
         ge=1024,
         le=64 * MIB,
-        description="largest request body; beyond it the answer is 413",
+        description="largest request body (default 2 MiB); beyond it the answer is 413",
     )
 
     catalog: str | None = Field(
@@ -95,32 +95,45 @@ class Settings(BaseSettings):
     cache: Path | None = Field(
         None, description="folder of files cached from the object store; none: in the data folder"
     )
-    cache_bytes: int = Field(10 * GIB, ge=MIB, description="bound of that cache")
+    cache_bytes: int = Field(10 * GIB, ge=MIB, description="bound of that cache (default 10 GiB)")
 
     flush_records: int = Field(
         20_000, ge=1, description="a namespace is flushed at this many records"
     )
-    flush_bytes: int = Field(32 * MIB, ge=1, description="… or at this many bytes of log")
-    flush_age_s: float = Field(2.0, gt=0, description="… or when its oldest write is this old")
+    flush_bytes: int = Field(
+        32 * MIB,
+        ge=1,
+        description="a namespace is flushed at this many bytes of its log (default 32 MiB)",
+    )
+    flush_age_s: float = Field(
+        2.0, gt=0, description="a namespace is flushed when a write is this old, in seconds"
+    )
 
     builder_host: str = Field("127.0.0.1", description="address of the builder's health port")
     builder_port: int = Field(
-        8191, ge=0, le=65535, description="its port: /healthz, /readyz, /metrics (0: any free)"
+        8191,
+        ge=0,
+        le=65535,
+        description="the port of the builder: /healthz, /readyz, /metrics (0: any free)",
     )
 
     freshness_host: str = Field("127.0.0.1", description="address of this worker's HTTP server")
-    freshness_port: int = Field(8190, ge=0, le=65535, description="its port (0: any free)")
+    freshness_port: int = Field(
+        8190, ge=0, le=65535, description="the port of that server (0: any free)"
+    )
     freshness_url: str | None = Field(
         None, description="URL by which others reach it; none: http://host:port as above"
     )
     freshness_memory_bytes: int = Field(
-        GIB, ge=MIB, description="memory for writes that the index does not cover yet"
+        GIB,
+        ge=MIB,
+        description="memory for writes that the index does not cover yet (default 1 GiB)",
     )
     freshness_grace_s: float = Field(
-        30.0, ge=0, description="how long writes stay in memory after the index covers them"
+        30.0, ge=0, description="how many seconds writes stay in memory after the index covers them"
     )
     consistency_deadline_s: float = Field(
-        2.0, gt=0, le=25, description="longest wait of a query for the writes before it"
+        2.0, gt=0, le=25, description="longest wait of a query for the writes before it, in seconds"
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -240,12 +253,32 @@ def _shown(value: object) -> str:
 
 
 def _one_line(error: ErrorDetails, settings: type[Settings]) -> str:
-    """`FIRNDB_PORT=99999: input should be less than or equal to 65535 (port of the …)`"""
+    """`FIRNDB_PORT=99999: must be at most 65535; it is the port of the control plane …`"""
     name = str(error["loc"][0]) if error["loc"] else "?"
     field = settings.model_fields.get(name)
     if field is None:
         return f"there is no setting {PREFIX}{name.upper()}; `firndb settings` lists them"
-    reason = error["msg"].removeprefix("Value error, ")
-    reason = reason[:1].lower() + reason[1:]
     given = "…" if "key" in name else _shown(error["input"])
-    return f"{PREFIX}{name.upper()}={given}: {reason} ({field.description})"
+    meaning = field.description or ""
+    return f"{PREFIX}{name.upper()}={given}: {_reason(error)}; it means: {meaning}"
+
+
+def _reason(error: ErrorDetails) -> str:
+    bounds = error.get("ctx", {})
+    match error["type"]:
+        case "int_parsing" | "int_type":
+            return "must be a whole number"
+        case "float_parsing" | "float_type":
+            return "must be a number"
+        case "greater_than_equal":
+            return f"must be at least {bounds['ge']}"
+        case "greater_than":
+            return f"must be more than {bounds['gt']}"
+        case "less_than_equal":
+            return f"must be at most {bounds['le']}"
+        case "literal_error":
+            return f"must be {bounds['expected']}"
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case _:
+            return error["msg"][:1].lower() + error["msg"][1:]

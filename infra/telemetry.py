@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
@@ -41,8 +41,10 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
     if level != "debug":
         handler.addFilter(Repeats(burst=BURST))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in CHATTY if level == "debug" else (*CHATTY, *FAUST):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in FAUST:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
 
 
 class Repeats(logging.Filter):
@@ -50,15 +52,16 @@ class Repeats(logging.Filter):
     back: an outage is told by every partition and every try, and reads the same each time.
     """
 
-    def __init__(self, burst: int = 1) -> None:
+    def __init__(self, burst: int = 1, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._burst = burst
+        self._now_s = now_s
         # By template: (start of its window, messages in it).
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         template = str(record.msg)
-        now = time.monotonic()
+        now = self._now_s()
         if len(self._seen) >= TEMPLATES_MAX:
             self._seen.clear()  # somebody formats before logging; better too many lines than none
         since, count = self._seen.get((record.name, template), (now, 0))

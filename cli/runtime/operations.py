@@ -53,7 +53,7 @@ class Operations:
         """Every living namespace that the registries know, by index and name."""
         living = {i.info.index_id: i for i in await self._parts.catalog.living_indexes()}
         if index is not None and index not in {i.info.name for i in living.values()}:
-            raise NotFound(f"there is no index {index}; `firndb status` lists them")
+            raise NotFound(f"there is no index {index}; `firndb indexes` lists them")
         found: list[NamespaceStatus] = []
         for partition in range(self._parts.partitions):
             state = await self._registries.newest(partition)
@@ -143,7 +143,7 @@ class Operations:
         found = [k for k in valid if wanted in (k.key_id, k.prefix, k.name)]
         if len(found) != 1:
             raise NotFound(
-                f"{len(found)} valid API keys are called {wanted}; "
+                f"{len(found) or 'no'} valid API key{'s are' if found else ' is'} called {wanted}; "
                 "`firndb keys list` shows their ids"
             )
         await self._parts.catalog.revoke_key(found[0].key_id)

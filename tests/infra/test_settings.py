@@ -43,8 +43,8 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("port", "80800", "less than or equal to 65535"),
-        ("port", "http", "valid integer"),
+        ("port", "80800", "must be at most 65535"),
+        ("port", "http", "must be a whole number"),
         ("index_ports", "8081", "first-last"),
         ("index_ports", "9000-8000", "first-last"),
         ("index_host", "https://all.example.com", "host of its own"),
@@ -52,8 +52,8 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         ("index_host", "https://{nmae}.example.com", "{name}"),
         ("catalog", "mysql://localhost/firn", "postgresql://"),
         ("log_level", "loud", "'debug'"),
-        ("flush_age_s", "0", "greater than 0"),
-        ("consistency_deadline_s", "60", "less than or equal to 25"),
+        ("flush_age_s", "0", "must be more than 0"),
+        ("consistency_deadline_s", "60", "must be at most 25"),
     ],
 )
 def test_a_wrong_value_gives_one_line_that_names_it_and_what_would_be_right(

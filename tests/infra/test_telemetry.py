@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.telemetry import Metrics, configure_logging
+from infra.telemetry import REPEAT_S, Metrics, Repeats, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,40 @@ def test_an_object_for_machines_also_with_a_traceback(capsys: pytest.CaptureFixt
     assert (told["level"], told["logger"]) == ("error", "api")
     assert told["message"] == "it failed\nbadly"
     assert "ValueError: what went wrong" in told["error"]
+
+
+def test_an_outage_is_told_in_a_few_lines_and_nothing_is_lost_count_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now_s = 0.0
+    caplog.handler.addFilter(repeats := Repeats(burst=3, now_s=lambda: now_s))
+    log = logging.getLogger("builder")
+    for partition in range(64):
+        log.warning("partition %d waits", partition)
+        log.warning("another message for %d", partition) if partition == 63 else None
+    now_s = REPEAT_S
+    log.warning("partition %d waits", 7)
+    caplog.handler.removeFilter(repeats)
+    assert [r.getMessage() for r in caplog.records] == [
+        "partition 0 waits",
+        "partition 1 waits",
+        "partition 2 waits",
+        "another message for 63",
+        "partition 7 waits (and 61 more like it)",
+    ]
+
+
+def test_faust_is_silent_about_its_machinery_until_it_warns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("info", "text")
+    logging.getLogger("faust.tables.recovery").info("Worker ready")
+    logging.getLogger("aiokafka.consumer").warning("heartbeat failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("heartbeat failed")
+    configure_logging("debug", "text")
+    logging.getLogger("faust.tables.recovery").info("Worker ready")
+    assert "Worker ready" in capsys.readouterr().err
 
 
 def test_a_metric_asked_for_twice_is_the_same_one() -> None:
