@@ -12,32 +12,35 @@ CLIENT_VERSIONS := 7.3.0 9.0.1 10.2.0
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-check: ## Check what the Makefile cannot install: Python 3.11+ and a C++ compiler
+check: ## Check what the Makefile cannot install: Python 3.11+, its headers, a C++ compiler
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	  || { echo "FirnDB needs Python 3.11 or newer as $(PYTHON); set another one: make PYTHON=python3.12 ..."; exit 1; }
+	  || { echo "FirnDB needs Python 3.11 or newer, and $(PYTHON) is none; name another: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "$(PYTHON) lacks venv; on Debian: apt-get install python3-venv"; exit 1; }
 	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
 	  || { echo "annoy is compiled at installation and needs a C++ compiler; on Debian: apt-get install g++"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' \
+	  || { echo "annoy is compiled at installation and needs Python's headers; on Debian: apt-get install python3-dev"; exit 1; }
 
 install: $(VENV)/.installed ## Create the virtual environment from the locked versions
 
 $(VENV)/.installed: pyproject.toml requirements.lock
 	@$(MAKE) --no-print-directory check
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "installing into $(VENV), which takes a minute or two ..." >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 lock: ## Lock the versions of all dependencies anew
 	$(BIN)/pip-compile --quiet --strip-extras --all-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
-run: install ## Serve the embedded deployment: make run ARGS="--port 9000 --data DIR --api-key KEY"
+run: install ## Serve: make run ARGS="--port 9000 --data DIR --api-key KEY"
 	$(BIN)/firndb serve $(ARGS)
 
-demo: install ## Load real embeddings through the official client and search them (starts a server if none runs)
-	$(BIN)/python -m bench.demo $(ARGS)
+demo: install ## Load real embeddings through the official client and search them
+	@$(BIN)/python -m bench.demo $(ARGS)
 
 clients: install $(CLIENT_VERSIONS:%=.clients/%/.installed) ## Install the official clients that the tests drive
 
@@ -55,7 +58,7 @@ format: install ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install clients lint ## Everything: house rules, types, unit, real Kafka + S3 + PostgreSQL, official clients
+test: install clients lint ## Everything: lint, types, tests on real services with the official clients
 	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
@@ -67,11 +70,11 @@ bench: install ## Ingest, latency and recall on real embeddings, embedded and Ka
 	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m bench.run $(ARGS)
 
-services: install ## Start a real Kafka, S3 server and PostgreSQL here and print the settings to use them
-	$(BIN)/python -m infra.services up
+services: install ## Start a real Kafka, S3 server and PostgreSQL here, print how to use them
+	@$(BIN)/python -m infra.services up
 
 services-stop: install ## End just those
-	$(BIN)/python -m infra.services down
+	@$(BIN)/python -m infra.services down
 
-clean: ## Remove the environment, caches and downloaded services (never the data folder)
+clean: ## Remove the environment, caches and downloads (never the data folder)
 	rm -rf $(VENV) .clients .services/cache .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -20,7 +20,9 @@ from typing import Any
 from pinecone import Pinecone, ServerlessSpec
 
 from bench.dataset import documents, query_vectors, questions, vectors
+from cli.output import plain_errors
 from cli.runtime.folder import running_server
+from core.errors import ConfigError
 from tests.e2e.deployments import embedded
 from tests.e2e.processes import KEY
 
@@ -45,18 +47,27 @@ def server(folder: Path) -> Iterator[tuple[str, str]]:
     if url and key:
         yield url, key
     elif (owner := running_server(folder)) is not None:
-        made = subprocess.run(
-            [*FIRNDB, "keys", "create", "demo", "--data", str(folder), "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        yield owner.url, json.loads(made.stdout)["key"]
+        made = _keys(folder, "create", "demo")
+        try:
+            yield owner.url, made["key"]
+        finally:
+            _keys(folder, "revoke", made["id"])
     else:
         with tempfile.TemporaryDirectory(prefix="firndb-demo-") as place:
             print("no server runs: starting one for this demo")
             with embedded(Path(place)) as own:
                 yield own.url, KEY
+
+
+def _keys(folder: Path, *arguments: str) -> Any:
+    done = subprocess.run(
+        [*FIRNDB, "keys", *arguments, "--data", str(folder), "--json"],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise ConfigError(done.stderr.removeprefix("firndb: "))
+    return json.loads(done.stdout)
 
 
 def load(client: Pinecone) -> Any:
@@ -95,6 +106,7 @@ def show(index: Any, row: int, condition: dict[str, Any] | None) -> None:
     print(f"   ({taken:.1f} ms through the client)")
 
 
+@plain_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("firndb-data"))

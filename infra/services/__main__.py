@@ -71,6 +71,7 @@ def up(folder: Path) -> None:
                 click.echo(f"export {key}={value}")
     if failed:
         raise SystemExit(1)
+    note("with these set, `firndb serve` runs on them; `make services-stop` ends them")
 
 
 @cli.command()
