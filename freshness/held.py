@@ -6,7 +6,6 @@ import asyncio
 
 from core.log import NO_LSN
 from core.operations import DeleteByFilter, NamespaceWrite, UpdateByFilter
-from freshness.aging import Aged
 from freshness.namespace import NamespaceMemory
 from freshness.protocol import FreshRequest
 from freshness.shadow import Shadow
@@ -25,7 +24,6 @@ class HeldNamespace:
         self.index_id = index_id
         self.namespace = namespace
         self.memory = NamespaceMemory(floor_lsn)
-        self.published = Aged()
         self.last_lsn = NO_LSN
         self.unpublished_since_s: float | None = None
         self.size_bytes = 0
@@ -37,6 +35,11 @@ class HeldNamespace:
     @property
     def overflowed(self) -> bool:
         return self._full_from is not None or self._hole_lsn != NO_LSN
+
+    @property
+    def applying(self) -> bool:
+        """A write is half applied: a long operation by filter is in a thread."""
+        return self._applying
 
     @property
     def is_empty(self) -> bool:
@@ -70,7 +73,6 @@ class HeldNamespace:
 
     def learn(self, indexed_lsn: int, now_s: float) -> None:
         """A manifest that covers everything up to `indexed_lsn` is published."""
-        self.published.learn(indexed_lsn, now_s)
         self.unpublished_since_s = None if indexed_lsn >= self.last_lsn else now_s
 
     def evict(self, upto_lsn: int, max_rows: int) -> bool:

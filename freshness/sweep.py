@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 
 from core.clock import Clock
-from core.errors import Unavailable
+from core.errors import FirnError
 from core.log import NO_LSN
 from freshness.budget import Budget
 from freshness.held import HeldNamespace
@@ -54,13 +54,15 @@ class Sweeper:
         for held in list(memory.namespaces.values()):
             if memory.revoked:
                 return
-            # below the checkpoint the registry knows the namespace, so nothing is forgotten for
-            # good
-            upto = min(held.published.matured(now_s, grace_s), checkpoint - 1)
-            await self._evict(memory, held, upto)
+            # Below the checkpoint everything is in published manifests, or changed nothing: a
+            # deletion where no namespace was, an entry of a deleted index. No manifest tells of
+            # those. And never above what is applied: it would arrive below the floor.
+            await self._evict(memory, held, min(held.last_lsn, checkpoint - 1))
 
     async def _evict(self, memory: PartitionMemory, held: HeldNamespace, upto_lsn: int) -> None:
-        if upto_lsn < 0 or (upto_lsn <= held.memory.floor_lsn and not held.is_empty):
+        if held.applying or upto_lsn < 0:
+            return
+        if upto_lsn <= held.memory.floor_lsn and not held.is_empty:
             return
         while held.evict(upto_lsn, self.settings.rows_max):
             self._budget.changed(held)
@@ -88,13 +90,20 @@ class Sweeper:
         try:
             await asyncio.gather(*(self._learn(h) for h in waiting[: self.settings.look_ups_max]))
             registry = await self._registries.newest(memory.partition)
-        except Unavailable as error:
-            logger.warning("freshness cannot look for manifests: %s", error)
+        except FirnError as error:
+            logger.warning(
+                "freshness cannot look for the checkpoint of partition %d: %s",
+                *(memory.partition, error),
+            )
             return
         checkpoint = 0 if registry is None else registry.checkpoint
         memory.learn_checkpoint(checkpoint, self._clock.monotonic())
 
     async def _learn(self, held: HeldNamespace) -> None:
-        manifest = await self._manifests.newest(held.index_id, held.namespace)
+        try:
+            manifest = await self._manifests.newest(held.index_id, held.namespace)
+        except FirnError as error:  # one corrupt manifest must not keep the others' memory
+            logger.warning("freshness cannot look for a manifest: %s", error)
+            return
         indexed = NO_LSN if manifest is None else manifest.indexed_lsn
         held.learn(indexed, self._clock.monotonic())
