@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import LogMismatch
+from core.errors import LogMismatch, Unavailable
 from core.log import LogRecord
 from infra.faust.assignment import Assignment
 from infra.faust.errors import ConsumerStuck
@@ -187,6 +187,40 @@ async def test_a_log_that_lacks_what_is_wanted_ends_the_worker(worker: Worker) -
     worker.assignment.reconcile(1, [0])
     await settle()
     assert isinstance(worker.failures[0], LogMismatch)
+
+
+async def test_what_a_handler_cannot_do_for_now_is_repeated_and_the_worker_goes_on(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalog or the store being away must not cost the worker its other partitions."""
+    monkeypatch.setattr("infra.faust.assignment.RETRY_FIRST_S", 0.0)
+    outages = {"assign": 3, "apply": 2}
+    whole = worker.handler
+
+    class Outage(Handler):
+        async def assign(self, partition: int) -> int:
+            self._fail("assign")
+            return await whole.assign(partition)
+
+        async def apply(self, partition: int, records: Sequence[LogRecord]) -> None:
+            self._fail("apply")
+            await whole.apply(partition, records)
+
+        def applied(self, partition: int) -> int:
+            return whole.applied(partition)
+
+        def _fail(self, verb: str) -> None:
+            outages[verb] -= 1
+            if outages[verb] >= 0:
+                raise Unavailable("away")
+
+    worker.assignment._consumer = Outage()
+    worker.assignment.reconcile(1, [0])
+    await settle()
+    worker.arrive(0, 0, previous=0)
+    await settle()
+    assert whole.calls == [("assign", 0), ("apply", 0, [0])]
+    assert worker.failures == []
 
 
 async def test_a_handler_that_does_not_let_go_ends_the_worker() -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from core.consumer import LogConsumer
 from core.errors import LogMismatch, Unavailable
@@ -12,9 +13,13 @@ from infra.faust.errors import ConsumerStuck
 from infra.faust.partition import Fetched, Partition
 from infra.faust.settings import FaustSettings
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 BOUNDS_RETRY_S = 1.0
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 5.0
 
 
 class LogReader(Protocol):
@@ -129,15 +134,13 @@ class Assignment:
         number = partition.number
         if after is not None:  # calls for one partition never overlap
             await asyncio.wait([after])
-        with partition.busy():
-            start = await self._consumer.assign(number)
+        start = await self._retried(partition, "assign", lambda: self._consumer.assign(number))
         await self._check_range(number, start)
         partition.wanted = start
         await self._place(partition)
         while True:
             batch = await partition.next_batch(self._released)
-            with partition.busy():
-                await self._consumer.apply(number, batch)
+            await self._retried(partition, "apply", partial(self._consumer.apply, number, batch))
             if (applied := self._consumer.applied(number)) <= batch[-1].offset:
                 raise RuntimeError(
                     f"partition {number}: {batch[-1].offset} was applied, applied() is {applied}"
@@ -145,6 +148,22 @@ class Assignment:
             before = partition.waiting_bytes
             partition.done(batch)
             self._account(partition, partition.waiting_bytes - before)
+
+    async def _retried(self, partition: Partition, verb: str, act: Callable[[], Awaitable[T]]) -> T:
+        """`act` until it is not `Unavailable`: the catalog or the store may be away for minutes,
+        and a worker that ended for it would take its other partitions along.
+        """
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                with partition.busy():
+                    return await act()
+            except Unavailable as error:
+                logger.warning(
+                    "partition %d: %s waits %.1f s: %s", partition.number, verb, wait_s, error
+                )
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MAX_S)
 
     async def _check_range(self, number: int, start: int) -> None:
         """`LogMismatch` unless the log still holds, or will write next, what the handler wants."""

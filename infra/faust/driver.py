@@ -31,9 +31,10 @@ async def run_faust_consumer(consumer: LogConsumer, settings: FaustSettings) -> 
     """Feed `consumer` with the partitions that the group gives us. Returns after SIGTERM or SIGINT.
 
     Ends within `stop_timeout_s`, partitions given back and group left; also when cancelled. Raises
-    what a handler raised; `LogMismatch` if the log does not hold what a handler wants;
-    `ConsumerStuck` if nothing moves; `Unavailable` if no broker answers at the start; a Kafka error
-    that does not pass by itself. The process should exit then. A broker lost later is waited for.
+    what a handler raised (but `Unavailable`: that call is repeated); `LogMismatch` if the log does
+    not hold what a handler wants; `ConsumerStuck` if nothing moves; `Unavailable` if no broker
+    answers at the start; a Kafka error that does not pass by itself. The process should exit then.
+    A broker lost later is waited for.
     """
     await _Worker(consumer, settings).run()
 
