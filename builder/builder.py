@@ -190,7 +190,7 @@ class IndexBuilder(LogConsumer):
         for owned, work in self._due(now)[: self._settings.flushes - self._flushing]:
             work.flushing = True
             self._flushing += 1
-            self._begin(owned, self._flush(owned, work))
+            self._begin(owned, self._flush(owned, work)).add_done_callback(self._flush_ended)
         for owned in self._owned.values():
             if owned.active and owned.dirty and now >= owned.registry_at:
                 spread = len(owned.state.namespaces) / REGISTRY_NAMESPACES_PER_S
@@ -203,7 +203,8 @@ class IndexBuilder(LogConsumer):
                 del self._to_compact[work]
                 if owned.active:
                     self._compacting += 1
-                    self._begin(owned, self._compact(owned, work))
+                    job = self._begin(owned, self._compact(owned, work))
+                    job.add_done_callback(self._compaction_ended)
 
     def _due(self, now: float) -> list[tuple[OwnedPartition, NamespaceWork]]:
         """Namespaces to flush now: the oldest first, or the biggest while the buffer is full."""
@@ -242,19 +243,24 @@ class IndexBuilder(LogConsumer):
         if not task.cancelled() and not isinstance(task.exception(), FirnError | None):
             logger.critical("a builder task failed", exc_info=task.exception())
 
+    # Slots are given back by callbacks: a task that is cancelled before its first step, by a
+    # revocation in the same turn of the loop, never comes to a `finally` of its own.
+
+    def _flush_ended(self, _: asyncio.Task[None]) -> None:
+        self._flushing -= 1
+
+    def _compaction_ended(self, _: asyncio.Task[None]) -> None:
+        self._compacting -= 1
+
     async def _flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         try:
             await self._jobs.flush(owned, work)
         finally:
             work.flushing = False
-            self._flushing -= 1
         self._after_flush(owned, work)
 
     async def _compact(self, owned: OwnedPartition, work: NamespaceWork) -> None:
-        try:
-            committed = await self._jobs.compact(owned, work)
-        finally:
-            self._compacting -= 1
+        committed = await self._jobs.compact(owned, work)
         if committed or work.compact_at > self._parts.clock.monotonic():  # the next job, or again
             self._to_compact[work] = owned
         self._forget_idle(owned, work)

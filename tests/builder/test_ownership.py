@@ -1,10 +1,13 @@
 """Who may write: one owner a partition, fenced by epochs; and what is left when ownership ends."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from builder.builder import IndexBuilder
+from builder.policy import FlushLimits
+from builder.settings import BuilderSettings
 from core.errors import FailedPrecondition, Fenced, LogMismatch
 from core.operations import DeleteIds
 from tests.builder.world import World, upsert
@@ -113,6 +116,28 @@ async def test_after_a_loss_nothing_is_written_even_by_flushes_in_flight(world: 
     await world.feed_all(builder)
     await builder.flush()
     await world.check()
+
+
+async def test_a_loss_in_the_turn_in_which_a_flush_begins_costs_no_slot(tmp_path: Path) -> None:
+    """A task cancelled before its first step runs no `finally`. With its slots gone the builder
+    would never flush again.
+    """
+    world = World(tmp_path, settings=BuilderSettings(flush=FlushLimits(records=1), flushes=1))
+    builder = await owner(world)
+    await world.write(upsert("a"))
+    await world.feed_all(builder)
+    revoking = asyncio.create_task(builder._give_up(0, lost=True))
+    builder._begin_due()  # its task takes its first step only after the revocation's
+    await revoking
+    assert await world.manifest() is None, "the flush never began"
+    await builder.assign(0)
+    await builder.start()
+    await world.feed_all(builder)
+    async with asyncio.timeout(20):
+        while await world.manifest() is None:  # noqa: ASYNC110 - the builder tells nobody
+            await asyncio.sleep(0.01)
+    await builder.stop()
+    await world.close()
 
 
 async def test_a_partition_comes_back_to_the_same_builder(world: World) -> None:
