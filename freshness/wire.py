@@ -202,7 +202,7 @@ def decode_usage(data: bytes) -> FreshUsage:
 def _decoded(decode: Callable[[bytes], T], data: bytes) -> T:
     try:
         return decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(
             f"a message of the freshness protocol does not decode: {error}"
         ) from error

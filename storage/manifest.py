@@ -117,7 +117,7 @@ def decode(data: bytes, where: str) -> Manifest:
     """`CorruptData` naming `where` if the bytes are no manifest of a known format."""
     try:
         manifest = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"{where} is not a manifest: {error}") from error
     if manifest.format != FORMAT:
         raise CorruptData(

@@ -112,7 +112,7 @@ class RegistryStore:
         key = registry_key(partition, version)
         try:
             state = _decoder.decode(await self._store.get(key))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CorruptData(f"{key} is not a registry: {error}") from error
         if state.format != FORMAT:
             raise CorruptData(

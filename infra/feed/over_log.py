@@ -77,6 +77,6 @@ def _decode(record: LogRecord) -> FeedEvent | None:
         return None
     try:
         return msgspec.json.decode(record.value or b"", type=known)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         log.warning("news at offset %d cannot be read: %s", record.offset, error)
         return None

@@ -209,8 +209,9 @@ async def test_a_taken_name_is_a_conflict_also_for_those_who_ask_at_once(gateway
     assert error_code(refused) == (409, "ALREADY_EXISTS")
 
 
-async def test_what_is_not_json_is_a_bad_request(gateway: Running) -> None:
-    refused = await gateway.ask("POST", "/indexes", content=b'{"name": ')
+@pytest.mark.parametrize("body", [b'{"name": ', b'{"name": "\xff"}'])
+async def test_what_is_not_json_is_a_bad_request(gateway: Running, body: bytes) -> None:
+    refused = await gateway.ask("POST", "/indexes", content=body)
     assert error_code(refused) == (400, "INVALID_ARGUMENT")
 
 

@@ -122,6 +122,7 @@ class TestNewsOverALog:
             (b"unknown/1", b"{}"),
             (b"manifest/a/b", b"{not json"),
             (b"manifest/a/b", b'{"version": "seven"}'),
+            (b"manifest/a/b", b'{"index_id": "\xff"}'),
             (b"checkpoint/1", None),
         ):
             await foreign.append(0, key, value)

@@ -134,7 +134,14 @@ async def test_a_hint_that_lags_is_walked_from() -> None:
     assert store.calls["get"] == 3  # the hint, version 5, and 6, which is not there
 
 
-@pytest.mark.parametrize("hint", [None, b"", b"\x80garbage", encode(sample_manifest(9))[:-5]])
+NOT_UTF8 = encode(sample_manifest(9)).replace(
+    DENSE.namespace.encode(), b"\xff" * len(DENSE.namespace)
+)
+
+
+@pytest.mark.parametrize(
+    "hint", [None, b"", b"\x80garbage", encode(sample_manifest(9))[:-5], NOT_UTF8]
+)
 async def test_without_a_usable_hint_the_store_is_listed(hint: bytes | None) -> None:
     store = MemoryStore()
     manifests = await committed(store, 5)
