@@ -51,8 +51,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 
 def snippet_of(output: str) -> str:
-    """What a newcomer copies: not indented, or a Python prompt would refuse it."""
-    block = re.search(r"^from pinecone (?:.*\n)*?print\(.*\n", output, re.MULTILINE)
+    """What a newcomer copies: from the import to the first thing that the code prints."""
+    block = re.search(r"^from pinecone import .*?^print\(.*?$", output, re.MULTILINE | re.DOTALL)
     assert block is not None, output
     return block[0]
 
