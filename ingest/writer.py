@@ -19,6 +19,10 @@ from core.operations import Entry
 from core.partition import partition_of
 from ingest.wire import Encoded, encode_entry, pack
 
+# An envelope around its entries takes 40 bytes at most, besides the two names. It counts: what the
+# consumers find oversize would be acknowledged here and become a dead letter there.
+FRAME_BYTES = 64
+
 
 @dataclass(frozen=True, slots=True)
 class WriterSettings:
@@ -98,9 +102,10 @@ class LogWriter:
         assert entries, "a record without entries would become a dead letter"
         encoded = [encode_entry(entry) for entry in entries]
         size = sum(map(len, encoded))
-        if size > LOG_RECORD_BYTES_MAX:
+        frame = FRAME_BYTES + len(index_id) + len(namespace)
+        if size + frame > LOG_RECORD_BYTES_MAX:
             raise TooLarge(
-                f"The request takes {size} bytes in the log, which exceeds the limit of "
+                f"The request takes {size + frame} bytes in the log, which exceeds the limit of "
                 f"{LOG_RECORD_BYTES_MAX} bytes; send less at once."
             )
         if self._queued_bytes + size > self._settings.queued_bytes_max:

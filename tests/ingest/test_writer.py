@@ -11,6 +11,7 @@ from core.log import LogRecord
 from core.operations import DeleteIds, Entry
 from core.partition import partition_of
 from ingest.admit import Admitted, admit
+from ingest.wire import encode_entry
 from ingest.writer import LogWriter, WriterSettings, Written
 from tests.ingest.indexes import Directory
 from tests.ingest.memory_log import MemoryLog
@@ -111,6 +112,22 @@ async def test_too_much_waiting_is_refused_until_it_has_gone() -> None:
 async def test_a_request_that_no_record_can_hold_is_too_large() -> None:
     with pytest.raises(TooLarge, match="limit"):
         await writer_over(MemoryLog()).write("dense", "n", [entry("a", LOG_RECORD_BYTES_MAX)])
+
+
+async def test_what_is_accepted_is_never_oversize_for_the_consumers() -> None:
+    """The envelope counts, or an acknowledged write would end as a dead letter."""
+    log = MemoryLog()
+    writer, namespace = writer_over(log), "n" * 512
+    bare = len(encode_entry(Entry(DeleteIds(("x",)), "r"))) - 1
+    refused = 0
+    for missing in range(0, 1200, 40):
+        name = "x" * (LOG_RECORD_BYTES_MAX - bare - missing)
+        try:
+            await writer.write("dense", namespace, [Entry(DeleteIds((name,)), "r")])
+        except TooLarge:
+            refused += 1
+    assert max(len(record.value or b"") for record in log.records) <= LOG_RECORD_BYTES_MAX
+    assert 0 < refused < 20
 
 
 async def test_one_impatient_client_does_not_cancel_the_write_of_the_others() -> None:
