@@ -149,13 +149,15 @@ class FreshnessLayer:
     # --- FreshReader
 
     async def read(self, request: FreshRequest) -> FreshAnswer:
+        asked, m = request.outcome_of, request.manifest_lsn
+        # an outcome is decided when its write is applied here, also if the files have it already
+        covered = m if asked is None else NO_LSN
         memory = await self._reached(
-            request.partition, request.want_lsn, request.manifest_lsn, request.deadline_s
+            request.partition, request.want_lsn, covered, request.deadline_s
         )
         if isinstance(memory, FreshStatus):
             return FreshAnswer(memory)
-        applied, m = memory.applied_lsn, request.manifest_lsn
-        asked = request.outcome_of
+        applied = memory.applied_lsn
         outcome = None
         if asked is not None:
             outcome = memory.outcome(request.index_id, request.namespace, asked)

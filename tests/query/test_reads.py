@@ -192,6 +192,18 @@ async def test_an_outcome_is_found_in_older_manifests_when_newer_ones_cover_the_
     assert outcome.existed is True
 
 
+async def test_an_outcome_is_waited_for_also_if_the_builder_was_faster(world: World) -> None:
+    """Its manifest covers the write already, and yet only freshness will say what was before."""
+    await world.write(CreateNamespace())
+    lsn = await world.write(CreateNamespace(), deliver=False)
+    await world.flush()
+    asking = asyncio.create_task(world.service.outcome(DENSE, "n", lsn, "r0", 20.0))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await world.deliver()
+    assert (await asking).existed is True
+
+
 async def test_an_outcome_that_is_not_decided_in_time_is_unknown(world: World) -> None:
     lsn = await world.write(CreateNamespace(), deliver=False)
     assert (await world.service.outcome(DENSE, "n", lsn, "r0", 0.01)).existed is None
