@@ -180,12 +180,13 @@ async def _consume(
 async def _announce(layer: FreshnessLayer, owners: LogOwners, url: str) -> None:
     """Tell the others which partitions are served here, as they come and go.
 
-    A predecessor that withdraws late can hide us: a partition without an owner is announced again.
+    A predecessor that announces or withdraws late can hide us: while the board does not name us for
+    a partition, it is announced again.
     """
     announced: set[int] = set()
     while True:
         held = set(layer.partitions)
-        announced = {p for p in announced if owners.owner_of(p) is not None}
+        announced = {p for p in announced if owners.owner_of(p) == url}
         try:
             for partition in held - announced:
                 await owners.announce(partition, url)
