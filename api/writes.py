@@ -1,5 +1,6 @@
 """The gateway's way into the log: refuses what the freshness layer could not hold, then appends."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,16 +12,20 @@ from core.partition import partition_of, wal_key
 from freshness.protocol import FreshReader, FreshUsage
 from ingest.writer import LogWriter
 
+log = logging.getLogger(__name__)
+
 # How old a usage may be: at 60 MB/s of writes half a second is 30 MB, small against the headroom.
 USAGE_FRESH_S = 0.5
+# A worker that does not answer costs a write a second: not each one of them.
+UNKNOWN_FOR_S = 5.0
 # Writes are refused from here on, so that what is in flight still fits.
 FULL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    usage: FreshUsage
-    at_s: float
+    usage: FreshUsage | None
+    until_s: float
 
 
 class LogWrites:
@@ -74,12 +79,12 @@ class LogWrites:
     async def _usage(self, partition: int) -> FreshUsage | None:
         """None while nobody can say: a write needs the log, not the freshness layer."""
         known = self._known.get(partition)
-        now = self._clock.monotonic()
-        if known is not None and now - known.at_s < USAGE_FRESH_S:
+        if known is not None and self._clock.monotonic() < known.until_s:
             return known.usage
+        usage, kept_s = None, UNKNOWN_FOR_S
         try:
-            usage = await self._fresh.usage(partition)
-        except Unavailable:
-            return None
-        self._known[partition] = _Known(usage, self._clock.monotonic())
+            usage, kept_s = await self._fresh.usage(partition), USAGE_FRESH_S
+        except Unavailable as error:
+            log.info("the memory left for partition %d is not known: %s", partition, error)
+        self._known[partition] = _Known(usage, self._clock.monotonic() + kept_s)
         return usage

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.runtime.parts import check_reachable, open_parts
+from cli.runtime.parts import check_reachable
 from cli.runtime.roles import serve_api
 from infra.settings import Settings
 
@@ -41,19 +41,26 @@ class Child:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cli.main", self.role, "--supervised"),
-                stdin=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C at a terminal is for us: we stop them in order
-                env={**os.environ, "FIRNDB_DATA": str(self.folder)},
-            )
-            log.info("%s runs as process %d", self.role, self.process.pid)
-            status = await self.process.wait()
-            if loop.time() - began > HEALTHY_S:
-                wait_s = BACKOFF_FIRST_S
-            log.error("%s ended with status %d; again in %.1f s", self.role, status, wait_s)
+            try:
+                self.process = await self._start()
+            except OSError as error:  # no memory or no process number left, for now
+                log.error("%s does not start: %s; again in %.1f s", self.role, error, wait_s)
+            else:
+                log.info("%s runs as process %d", self.role, self.process.pid)
+                status = await self.process.wait()
+                if loop.time() - began > HEALTHY_S:
+                    wait_s = BACKOFF_FIRST_S
+                log.error("%s ended with status %d; again in %.1f s", self.role, status, wait_s)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, BACKOFF_MAX_S)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", self.role, "--supervised"),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C at a terminal is for us: we stop them in order
+            env={**os.environ, "FIRNDB_DATA": str(self.folder)},
+        )
 
     async def stop(self) -> None:
         """Ask it to end and wait; a child that does not is killed."""
@@ -71,8 +78,6 @@ class Child:
 
 async def serve_distributed(settings: Settings, stopped: asyncio.Event) -> None:
     """All roles, until `stopped` is set. What cannot be reached is told once, before they start."""
-    async with open_parts(settings):
-        pass
     # Once here, instead of a complaint of each role, and a race for topics and tables.
     await check_reachable(settings)
     children = [Child(role, settings.data.absolute()) for role in ROLES]
