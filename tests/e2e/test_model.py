@@ -82,7 +82,7 @@ FORGETFUL = SweepSettings(every_s=3600.0, grace_s=0.0)
 DEADLINE_S = 25.0
 
 NAMESPACES = ["__default__", "sea", "ice/berg"]
-IDS = [f"{letter}{number}" for letter in "abc" for number in range(14)]
+IDS = [f"{letter}{number}" for letter in "abc" for number in range(20)]
 
 ids = st.sampled_from(IDS)
 namespaces = st.sampled_from(NAMESPACES)
@@ -282,6 +282,7 @@ class EngineMachine(RuleBasedStateMachine):
         match chosen:
             case "flush":
                 self.run(self._flush())
+                self.note_clusters()
             case "compact":
                 self.compact()
             case "forget":
@@ -308,6 +309,10 @@ class EngineMachine(RuleBasedStateMachine):
 
     def compact(self) -> None:
         self.run(self.now.builder.compact())
+        self.note_clusters()
+
+    def note_clusters(self) -> None:
+        """Clustering goes on in the background as well, so every flush has a look."""
         for ns in NAMESPACES:
             manifests = ManifestStore(self.now.parts.store)
             manifest = self.run(manifests.newest(self.index.index_id, ns))
