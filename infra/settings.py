@@ -184,6 +184,11 @@ class Settings(BaseSettings):
             raise ValueError(keys.FIT)
         return value
 
+    def url_at(self, port: int) -> str:
+        """How this machine reaches what listens on `host`, which may mean "every address"."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
     @property
     def port_range(self) -> range:
         """The index ports, in order."""

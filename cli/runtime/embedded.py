@@ -105,7 +105,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
     async with open_engine(settings) as engine:
         parts = engine.parts
         key = await ensure_key(parts)
-        address = new_address(f"http://{settings.host}:{settings.port}")
+        address = new_address(settings.url_at(settings.port))
         gateway = Gateway(
             GatewayParts(
                 settings=settings,
@@ -121,7 +121,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
             )
         )
         port = await gateway.start()
-        address = address.at(f"http://{settings.host}:{port}")
+        address = address.at(settings.url_at(port))
         try:
             publish_address(settings.data, address)
             print(first_words(address.url, key, settings.data), flush=True)

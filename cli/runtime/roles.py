@@ -84,7 +84,7 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
         )
         port = await gateway.start()
         stack.push_async_callback(gateway.stop)
-        print(first_words(f"http://{settings.host}:{port}", key, settings.data), flush=True)
+        print(first_words(settings.url_at(port), key, settings.data), flush=True)
         await stopped.wait()
 
 

@@ -98,6 +98,19 @@ def test_the_table_explains_every_setting_and_shows_no_secret() -> None:
     assert "very-secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://[::1]:8080"),
+        ("db.example.com", "http://db.example.com:8080"),
+    ],
+)
+def test_a_server_is_told_by_an_address_that_can_be_reached(host: str, url: str) -> None:
+    assert Settings.load({"host": host}).url_at(8080) == url
+
+
 def test_dns_names_instead_of_ports() -> None:
     settings = Settings.load({"index_host": "https://{name}-{project}.firn.example.com"})
     assert not settings.port_per_index
