@@ -69,7 +69,7 @@ class NamespaceReads:
 
     async def stats(self, index: IndexInfo, options: ReadOptions) -> StatsResult:
         wanted, known, seen = await self._survey(index, options)
-        counted = await self._counted(index, known, wanted)
+        counted = await self._counted(index, known, wanted, seen)
         lsns = {partition: freshness.lsn for partition, freshness in seen.items()}
         return StatsResult(
             namespaces={stats.name: stats for stats in counted},
@@ -84,9 +84,9 @@ class NamespaceReads:
         after = "" if token is None else decode_token(token)
         wanted, known, seen = await self._survey(index, options)
         known = sorted((k for k in known if k.name.startswith(prefix)), key=lambda k: k.name)
-        existing = await self._existing(index, known, wanted)
+        existing = await self._existing(index, known, wanted, seen)
         following = [k for k in existing if k.name > after]
-        page = await self._counted(index, following[:limit], wanted)
+        page = await self._counted(index, following[:limit], wanted, seen)
         more = len(following) > limit
         return NamespacesResult(
             namespaces=tuple(page),
@@ -180,28 +180,41 @@ class NamespaceReads:
         return answer if answer.status is FreshStatus.OK else NamespacesAnswer(answer.status)
 
     async def _existing(
-        self, index: IndexInfo, known: Sequence[_Known], wanted: dict[int, Wanted]
+        self,
+        index: IndexInfo,
+        known: Sequence[_Known],
+        wanted: dict[int, Wanted],
+        seen: dict[int, Freshness],
     ) -> list[_Known]:
+        """`seen` is lowered to what each look saw: freshness may be away since the survey."""
+
         async def exists(one: _Known) -> bool:
             if one.summary is not None:
                 return True
             async with self._counting:
                 request = self._parts.watch.request(index, one.name)
-                return (await self._parts.watch.see(request, wanted[one.partition])).exists
+                sight = await self._parts.watch.see(request, wanted[one.partition])
+            seen[one.partition] = _less(seen[one.partition], sight.seen)
+            return sight.exists
 
         flags = await asyncio.gather(*(exists(one) for one in known))
         return [one for one, flag in zip(known, flags, strict=True) if flag]
 
     async def _counted(
-        self, index: IndexInfo, known: Sequence[_Known], wanted: dict[int, Wanted]
+        self,
+        index: IndexInfo,
+        known: Sequence[_Known],
+        wanted: dict[int, Wanted],
+        seen: dict[int, Freshness],
     ) -> list[NamespaceStats]:
-        """Of those that exist, in the same order."""
+        """Of those that exist, in the same order; `seen` as in `_existing`."""
 
         async def one(k: _Known) -> NamespaceStats | None:
             if k.summary is not None:
                 return NamespaceStats(k.name, k.summary.record_count, k.summary.byte_count)
             async with self._counting:
                 stats, sight = await self._count(index, k.name, wanted[k.partition])
+            seen[k.partition] = _less(seen[k.partition], sight.seen)
             return stats if sight.exists else None
 
         found = await asyncio.gather(*(one(k) for k in known))
@@ -230,7 +243,20 @@ class NamespaceReads:
         return NamespaceStats(namespace, total, size), sight
 
 
+def _less(one: Freshness, other: Freshness) -> Freshness:
+    """What an answer made of both has seen."""
+    return Freshness(
+        lsn=min(one.lsn, other.lsn),
+        stale=one.stale or other.stale,
+        overflowed=one.overflowed or other.overflowed,
+    )
+
+
 def _joined(seen: dict[int, Freshness]) -> Freshness:
     """LSNs of partitions do not compare: only one partition has an LSN to tell."""
     lsn = next(iter(seen.values())).lsn if len(seen) == 1 else NO_LSN
-    return Freshness(lsn, stale=any(f.stale for f in seen.values()))
+    return Freshness(
+        lsn,
+        stale=any(f.stale for f in seen.values()),
+        overflowed=any(f.overflowed for f in seen.values()),
+    )

@@ -169,6 +169,10 @@ class Searcher:
             now = await self._parts.fresh.read(request)
             if now.status is not FreshStatus.OK or now.overflowed_from != answer.overflowed_from:
                 raise _SightLost
+            if now.cleared:
+                # emptied since the sight, and with that what was written above the manifest is
+                # forgotten: nobody knows any more which of these rows were old already
+                raise _SightLost
             current = score_records((c for c in now.current.values() if c is not None), question)
             # an id that was patched only after the sight was as in the file at that time
             kept = [r for r in rows if r.id not in now.current and r.id not in answer.patches]
