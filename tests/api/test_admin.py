@@ -1,25 +1,17 @@
 """The local admin endpoint opens to those who can read the data folder, and to nobody else."""
 
-import stat
-from pathlib import Path
-
 import httpx
 from fastapi import FastAPI
 
-from api.admin import TOKEN_FILE, TOKEN_HEADER, admin_router, admin_token
+from api.admin import TOKEN_HEADER, admin_router
 from api.app import add_error_answers
 from tests.api.gateway import KEY
 
-
-def test_the_token_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
-    token = admin_token(tmp_path)
-    assert admin_token(tmp_path) == token
-    assert len(token) >= 40
-    assert stat.S_IMODE((tmp_path / TOKEN_FILE).stat().st_mode) == 0o600
+TOKEN = "a-token-of-the-data-folder"
 
 
-async def test_every_route_asks_for_the_token(tmp_path: Path) -> None:
-    router = admin_router(admin_token(tmp_path))
+async def test_every_route_asks_for_the_token() -> None:
+    router = admin_router(TOKEN)
 
     @router.post("/flush")
     async def flush() -> dict[str, str]:
@@ -33,5 +25,5 @@ async def test_every_route_asks_for_the_token(tmp_path: Path) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         for headers in ({}, {"api-key": KEY}, {TOKEN_HEADER: "wrong"}):
             assert (await client.post(path, headers=headers)).status_code == 401
-        right = await client.post(path, headers={TOKEN_HEADER: admin_token(tmp_path)})
+        right = await client.post(path, headers={TOKEN_HEADER: TOKEN})
         assert right.json() == {"flushed": "all"}
