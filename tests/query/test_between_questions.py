@@ -73,9 +73,7 @@ def upsert(at: float, *names: str) -> Operation:
 async def test_versions_that_were_replaced_before_all_was_deleted_do_not_come_back(
     tmp_path: Path,
 ) -> None:
-    """Candidates are checked by id; by then freshness has forgotten that they were written anew, and
-    its own best hit is another one.
-    """
+    """Candidates are checked by id; by then freshness has forgotten that they were written anew."""
     between = Between()
     world = await started(tmp_path, between, touched_max=1)
     await world.write(upsert(1.0, "a", "b", "c"))
