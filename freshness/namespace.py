@@ -8,6 +8,7 @@ sees just what is above m.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
 from core.filters.model import Filter
 from core.filters.row import matches
@@ -154,8 +155,8 @@ class NamespaceMemory:
         )
 
     def evict(self, upto_lsn: int, max_rows: int) -> bool:
-        """Forgets what is at or below `upto_lsn`; True if more than `max_rows` versions were left
-        to do.
+        """Forgets what is at or below `upto_lsn`, at most `max_rows` (>= 1) each of versions,
+        tombstones and patched ids; True if more may be left.
 
         The floor rises first, so that the rest may go later: readers ignore it from now on.
         """
@@ -164,27 +165,30 @@ class NamespaceMemory:
             self._cleared_lsn = NO_LSN
         if self._exists_lsn <= upto_lsn:
             self._exists_lsn = NO_LSN
-        self._filter_ops = [p for p in self._filter_ops if p.lsn > upto_lsn]
-        for record_id in [i for i, lsn in self._gone.items() if lsn <= upto_lsn]:
+        self._filter_ops = self._kept(self._filter_ops, upto_lsn)
+        self._touched.forget(upto_lsn)
+        # tombstones are in log order: whoever is deleted again moves to the end
+        old = takewhile(lambda i: self._gone[i] <= upto_lsn, self._gone)
+        gone = list(islice(old, max_rows))
+        for record_id in gone:
             del self._gone[record_id]
-        for record_id in [i for i, p in self._patches.items() if p[0].lsn <= upto_lsn]:
-            kept = [p for p in self._patches[record_id] if p.lsn > upto_lsn]
+        patched = (i for i, pending in self._patches.items() if pending[0].lsn <= upto_lsn)
+        patches = list(islice(patched, max_rows))
+        for record_id in patches:
+            kept = self._kept(self._patches.pop(record_id), upto_lsn)
             if kept:
                 self._patches[record_id] = kept
-            else:
-                del self._patches[record_id]
-        self._pending_bytes = sum(map(_pending_bytes, self._all_pending()))
-        self._touched.forget(upto_lsn)
-        doomed = []
-        for record_id in self._records.ids_up_to(upto_lsn):
-            doomed.append(record_id)
-            if len(doomed) > max_rows:
-                break
-        for record_id in doomed[:max_rows]:
+        doomed = list(islice(self._records.ids_up_to(upto_lsn), max_rows))
+        for record_id in doomed:
             self._records.remove(record_id)
         if len(self._records) == 0:
             self._records.clear()
-        return len(doomed) > max_rows
+        return max_rows in (len(gone), len(patches), len(doomed))
+
+    def _kept(self, pendings: list[Pending], upto_lsn: int) -> list[Pending]:
+        """Those above; the others are no longer counted."""
+        self._pending_bytes -= sum(_pending_bytes(p) for p in pendings if p.lsn <= upto_lsn)
+        return [p for p in pendings if p.lsn > upto_lsn]
 
     def _upsert(self, lsn: int, operation: Upsert) -> None:
         newest = {record.id: record for record in operation.records}
@@ -270,11 +274,6 @@ class NamespaceMemory:
             elif self._gone.get(record_id, NO_LSN) > m:
                 current[record_id] = None
         return current
-
-    def _all_pending(self) -> Iterable[Pending]:
-        yield from self._filter_ops
-        for pendings in self._patches.values():
-            yield from pendings
 
 
 def _pending_bytes(pending: Pending) -> int:

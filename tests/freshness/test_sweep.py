@@ -8,7 +8,8 @@ import pytest
 from core.errors import CorruptData
 from core.indexes import IndexInfo, IndexState, VectorType
 from core.metric import Metric
-from core.operations import DeleteIds, Upsert
+from core.operations import DeleteIds, UpdateById, Upsert
+from freshness.namespace import NamespaceMemory
 from freshness.protocol import NamespacesRequest
 from storage.layout import hint_key, manifest_key, namespace_prefix
 from tests.query.world import PARTITIONS, World, record
@@ -55,3 +56,23 @@ async def test_a_corrupt_manifest_does_not_keep_the_memory_of_others(world: Worl
         await world.manifests.newest("i", "n")
     await world.forget()
     assert "o" not in await held(world)
+
+
+def test_deletions_and_updates_are_forgotten_in_small_steps_too() -> None:
+    """A namespace of a million tombstones must not hold the event loop for a second."""
+    memory = NamespaceMemory(-1)
+    empty = memory.size_bytes
+    for lsn in range(100):
+        memory.apply(lsn, 0, DeleteIds((f"gone-{lsn}", "again")))
+        memory.apply(lsn, 1, UpdateById(f"patched-{lsn % 60}", set_metadata={"at": float(lsn)}))
+    steps, held = 0, memory.records
+    while memory.evict(89, 10):
+        assert held - memory.records <= 20
+        steps, held = steps + 1, memory.records
+    assert steps >= 6
+    # of 90 to 99: ten tombstones, the one of "again", ten patched ids
+    assert memory.records == 21
+    while memory.evict(99, 10):
+        pass
+    assert memory.is_empty
+    assert memory.size_bytes == empty
