@@ -60,16 +60,23 @@ class RetryingStore(ObjectStore):
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Goes on behind the last key that was seen, so a failure in the middle repeats nothing."""
-        last = start_after
-        tries = _Tries(self, f"list {prefix}")
+        last, what = start_after, f"list {prefix}"
+        tries = _Tries(self, what)
         while True:
+            entries = aiter(self._inner.list(prefix, start_after=last))
             try:
-                async for info in self._inner.list(prefix, start_after=last):
+                while True:
+                    async with asyncio.timeout(tries.left_s):
+                        info = await anext(entries, None)
+                    if info is None:
+                        return
                     last = info.key
                     yield info
-                return
+                    tries = _Tries(self, what)  # progress: the deadline is for each next entry
             except Unavailable as error:
                 await tries.wait_after(error)
+            except TimeoutError as error:
+                raise self._too_late(what) from error
 
     async def delete(self, key: str) -> None:
         await self._tried(lambda: self._inner.delete(key), f"delete {key}")
@@ -92,9 +99,10 @@ class RetryingStore(ObjectStore):
             except Unavailable as error:
                 await tries.wait_after(error)
             except TimeoutError as error:
-                raise DeadlineExceeded(
-                    f"the object store did not {what} in {self._settings.deadline_s} s"
-                ) from error
+                raise self._too_late(what) from error
+
+    def _too_late(self, what: str) -> DeadlineExceeded:
+        return DeadlineExceeded(f"the object store did not {what} in {self._settings.deadline_s} s")
 
 
 class _Tries:

@@ -161,6 +161,10 @@ class TestRetrying:
         faulty.inject(Fault(hang=True))
         with pytest.raises(DeadlineExceeded):
             await store.get("a")
+        faulty.inject(Fault(verbs=("list",), hang=True))
+        async with asyncio.timeout(10):
+            with pytest.raises(DeadlineExceeded):
+                await keys(store, "p/")
 
 
 class TestFaultyStore(ObjectStoreSuite):
