@@ -34,7 +34,6 @@ from builder.settings import BuilderSettings
 from cli.runtime.consumers import Bounds
 from cli.runtime.embedded import Engine, open_engine
 from core.errors import FailedPrecondition, NotFound
-from core.filters.parse import parse_filter
 from core.indexes import IndexInfo, VectorType
 from core.metric import Metric
 from core.operations import (
@@ -55,12 +54,21 @@ from infra.settings import Settings
 from query.model import Freshness, QueryRequest
 from query.service import QuerySettings
 from storage.commit import ManifestStore
-from tests.core.filter_strategies import metadata, wire_filters
+from tests.core.filter_strategies import metadata
+from tests.e2e.strategies import (
+    DIMENSION,
+    NAMESPACES,
+    emptied,
+    filters,
+    ids,
+    namespaces,
+    sparse_vectors,
+    vectors,
+)
 from tests.e2e.truth import Truth, check_answer, content
 
 T = TypeVar("T")
 
-DIMENSION = 4
 # Rows of 16 bytes: clustered beyond 40 rows, clusters of about 20; three deltas are many.
 TINY = BuilderSettings(
     flush=FlushLimits(records=60, age_s=3600.0, filter_operations=6),
@@ -80,29 +88,6 @@ TINY = BuilderSettings(
 FORGETFUL = SweepSettings(every_s=3600.0, grace_s=0.0)
 # No flag of a slow machine: an answer that is stale is wrong.
 DEADLINE_S = 25.0
-
-NAMESPACES = ["__default__", "sea", "ice/berg"]
-IDS = [f"{letter}{number}" for letter in "abc" for number in range(20)]
-
-ids = st.sampled_from(IDS)
-namespaces = st.sampled_from(NAMESPACES)
-# Most of what empties a namespace hits the same one, so that the others grow.
-emptied = st.sampled_from(["sea", "sea", "sea", "sea", *NAMESPACES])
-# Few different values, so that scores tie and cancel out.
-vectors = (
-    st.lists(st.integers(-3, 3), min_size=DIMENSION, max_size=DIMENSION)
-    .filter(any)
-    .map(lambda numbers: np.array(numbers, dtype=np.float32))
-)
-sparse_vectors = st.dictionaries(
-    st.integers(0, 9), st.sampled_from([-2.0, -1.0, 0.5, 1.0, 2.0]), min_size=1, max_size=4
-).map(
-    lambda pairs: SparseValues(
-        np.array(sorted(pairs), dtype=np.uint32),
-        np.array([pairs[index] for index in sorted(pairs)], dtype=np.float32),
-    )
-)
-filters = wire_filters.filter(bool).map(parse_filter)
 
 
 class EngineMachine(RuleBasedStateMachine):
