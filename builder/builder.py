@@ -14,7 +14,7 @@ from builder.intake import Intake
 from builder.jobs import Jobs
 from builder.metrics import BuilderMetrics
 from builder.namespace import Buffer, NamespaceWork
-from builder.partition import OwnedPartition, take_over
+from builder.partition import OwnedPartition, check_end, known_lsn, take_over
 from builder.parts import BuilderParts
 from builder.policy import delta_debt, may_need_compaction, should_flush
 from builder.settings import BuilderSettings
@@ -78,6 +78,7 @@ class IndexBuilder(LogConsumer):
             await self.revoke([partition], lost=False)
         parts = self._parts
         state = await take_over(parts.registry, partition, parts.log_id, parts.log_epoch)
+        await check_end(parts.log, partition, known_lsn(state))
         owned = self._owned[partition] = OwnedPartition(state)
         for (index_id, namespace), summary in state.namespaces.items():
             if summary.unfinished and not summary.deleted:

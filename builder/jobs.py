@@ -7,11 +7,11 @@ from builder.chain import Target, Workshop, event_of, newest
 from builder.compact import commit_rewrite, execute
 from builder.flush import flush
 from builder.namespace import Buffer, NamespaceWork
-from builder.partition import OwnedPartition
+from builder.partition import OwnedPartition, check_end
 from builder.parts import BuilderParts
 from builder.policy import may_need_compaction, plan
 from builder.settings import BuilderSettings
-from core.errors import CorruptData, Fenced, Unavailable
+from core.errors import CorruptData, Fenced, LogMismatch, Unavailable
 from core.log import NO_LSN
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 class Jobs:
     """Both jobs end without raising (but `CancelledError`): a failure is kept where it belongs.
 
-    `Unavailable` waits and repeats; `Fenced` ends the partition; anything else pauses the
-    namespace, whose entries stay in the log, and leaves the others alone.
+    `Unavailable` waits and repeats; `Fenced` and `LogMismatch` end the partition; anything else
+    pauses the namespace, whose entries stay in the log, and leaves the others alone.
     """
 
     def __init__(self, parts: BuilderParts, settings: BuilderSettings, buffer: Buffer) -> None:
@@ -67,8 +67,8 @@ class Jobs:
                 logger.warning("compaction of %s waits: %s", _name(work), error)
                 self._compact_later(work, self._settings.backoff_max_s)
                 return False
-            except Fenced as error:
-                self._fenced(owned, error)
+            except (Fenced, LogMismatch) as error:
+                self._give_up(owned, error)
                 return False
             except Exception as error:
                 self._metrics.failures.labels(type(error).__name__).inc()
@@ -85,6 +85,9 @@ class Jobs:
         target = await self._target(owned, work)
         if work.manifest is None or work.paused:
             work.manifest = await newest(self._shop, target.schema)
+            if work.manifest is not None and work.manifest.indexed_lsn >= owned.applied:
+                # a replay; or a log that lost what was indexed
+                await check_end(self._parts.log, owned.number, work.manifest.indexed_lsn)
         indexed = NO_LSN if work.manifest is None else work.manifest.indexed_lsn
         if work.pending.dropped_to > indexed:
             raise CorruptData(
@@ -152,8 +155,8 @@ class Jobs:
         self._metrics.failures.labels(type(error).__name__).inc()
         work.manifest = None  # the outcome of a commit may be unknown
         settings, now = self._settings, self._parts.clock.monotonic()
-        if isinstance(error, Fenced):
-            self._fenced(owned, error)
+        if isinstance(error, Fenced | LogMismatch):
+            self._give_up(owned, error)
         elif isinstance(error, Unavailable):
             work.failures += 1
             wait_s = min(
@@ -169,7 +172,7 @@ class Jobs:
                 logger.exception("%s is paused, its entries stay in the log", _name(work))
             work.pending.drop_oldest(settings.paused_bytes)
 
-    def _fenced(self, owned: OwnedPartition, error: Fenced) -> None:
+    def _give_up(self, owned: OwnedPartition, error: Fenced | LogMismatch) -> None:
         if owned.failure is None:
             owned.failure = error
             logger.critical("partition %d is given up: %s", owned.number, error)

@@ -9,6 +9,7 @@ from builder.chain import uninterrupted
 from builder.namespace import NamespaceKey, NamespaceWork
 from core.clock import new_uuid
 from core.errors import FirnError, LogMismatch, Unavailable
+from core.log import NO_LSN, Log
 from storage.layout import FIRST_VERSION
 from storage.manifest import Manifest
 from storage.registry import NamespaceSummary, RegistryConflict, RegistryState, RegistryStore
@@ -124,6 +125,23 @@ class OwnedPartition:
                 if self._changed.get(key) is summary:
                     del self._changed[key]
         return True
+
+
+def known_lsn(state: RegistryState) -> int:
+    """The newest entry that the registry says is indexed; it may lag the manifests by a second."""
+    return max((s.indexed_lsn for s in state.namespaces.values()), default=NO_LSN)
+
+
+async def check_end(log: Log, partition: int, indexed_lsn: int) -> None:
+    """`LogMismatch` if the log ends before what is indexed: new writes would get LSNs that the
+    manifests already cover, and would be passed over.
+    """
+    end = await log.end_offset(partition)
+    if indexed_lsn >= end:
+        raise LogMismatch(
+            f"partition {partition} is indexed up to LSN {indexed_lsn}, but its log ends at {end}: "
+            "the log has lost records; restore it, or start with an empty object store"
+        )
 
 
 async def take_over(

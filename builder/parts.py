@@ -8,6 +8,7 @@ from builder.settings import BuilderSettings
 from core.clock import Clock
 from core.feed import ManifestFeed
 from core.indexes import IndexDirectory
+from core.log import Log
 from core.object_store import ObjectStore
 from infra.telemetry import Metrics
 from ingest.dead_letters import DeadLetters
@@ -17,7 +18,7 @@ from storage.registry import RegistryStore
 
 @dataclass(frozen=True, slots=True)
 class BuilderParts:
-    """log_id, log_epoch, partitions: the identity of the log that is consumed."""
+    """log: asked for its end only; a driver reads it. log_id, log_epoch, partitions: of it."""
 
     store: ObjectStore
     manifests: ManifestChain
@@ -27,6 +28,7 @@ class BuilderParts:
     feed: ManifestFeed
     dead_letters: DeadLetters
     clock: Clock
+    log: Log
     log_id: str
     log_epoch: int
     partitions: int

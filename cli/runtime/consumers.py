@@ -70,6 +70,7 @@ def builder_parts(parts: Parts, cache: FileCache) -> BuilderParts:
         feed=parts.feed,
         dead_letters=DeadLetters(parts.dead),
         clock=parts.clock,
+        log=parts.wal,
         log_id=parts.epoch.log_id,
         log_epoch=parts.epoch.epoch,
         partitions=parts.partitions,

@@ -61,6 +61,44 @@ async def test_what_a_zombie_wrote_before_the_owner_came_by_is_followed(world: W
     assert (manifest.version, manifest.owner_epoch) == (2, 2)
 
 
+async def test_a_log_that_lost_its_tail_is_refused_at_the_assignment(world: World) -> None:
+    """A new write would get the LSN of one that is indexed, and would be passed over."""
+    builder = await owner(world)
+    for number in range(3):
+        await world.write(upsert(f"r{number}"))
+    await world.feed_all(builder)
+    await builder.flush()
+    await builder.stop()
+    del world.log.records[1:]
+    with pytest.raises(LogMismatch, match="lost records"):
+        await owner(world)
+
+
+async def test_a_log_that_lost_its_tail_is_refused_by_the_manifests_as_well(world: World) -> None:
+    """The registry lags: a crash before the checkpoint leaves only the manifests to know."""
+    builder = await owner(world)
+    for number in range(3):
+        await world.write(upsert(f"r{number}"))
+    await world.feed_all(builder)
+    await builder._drain(builder._owned[0])  # the flushes, without the checkpoint
+    await builder.revoke([0], lost=True)
+    del world.log.records[1:]
+    new = await owner(world)
+    await world.log.append(0, *_written(world))
+    await world.feed_all(new)
+    with pytest.raises(LogMismatch, match="lost records"):
+        await new.flush()
+    await world.log.append(0, *_written(world))
+    with pytest.raises(LogMismatch):
+        await world.feed_all(new)
+
+
+def _written(world: World) -> tuple[bytes | None, bytes | None]:
+    """Key and value of a record that the log still has, to be written once more."""
+    record = world.log.records[0]
+    return record.key, record.value
+
+
 async def test_another_log_is_refused(world: World) -> None:
     """A recreated topic would give the same LSNs to other entries."""
     await owner(world)

@@ -203,6 +203,7 @@ class World:
             feed=self.feed,  # type: ignore[arg-type]  # nobody subscribes to it
             dead_letters=DeadLetters(self.dead_log),
             clock=self.clock,
+            log=self.log,
             log_id=log_id,
             log_epoch=log_epoch,
             partitions=1,
