@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -103,11 +103,17 @@ def add_error_answers(app: FastAPI) -> None:
     """Every error of every route becomes JSON in Pinecone's shape."""
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(FirnError, _answer_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_error)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     return response_to(error, request.url.path)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    """The client went away in the middle of its request: nobody reads this, nothing is wrong."""
+    return Response(status_code=400)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
