@@ -58,6 +58,23 @@ async def test_a_body_that_never_ends_gives_its_place_back(
     writer.close()
 
 
+@pytest.mark.parametrize("path", ["/indexes", "/vectors/upsert"])
+async def test_a_client_that_goes_away_leaves_no_error_behind(
+    gateway: Running, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """A traceback for every impatient client would bury those that mean something."""
+    host = ((await gateway.create())["host"]).removeprefix("http://")
+    _, writer = await asyncio.open_connection(*host.split(":"))
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\napi-key: {KEY}\r\ncontent-length: 100\r\n\r\n{{"
+    writer.write(head.encode())
+    await writer.drain()
+    await asyncio.sleep(0.05)  # the request is being read
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.05)
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR], caplog.text
+
+
 async def test_unknown_paths_and_methods_answer_in_json(gateway: Running) -> None:
     unknown = await gateway.ask("GET", "/nothing/here")
     assert unknown.json()["error"] == {
