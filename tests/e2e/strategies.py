@@ -30,3 +30,5 @@ sparse_vectors = st.dictionaries(
     )
 )
 filters = wire_filters.filter(bool).map(parse_filter)
+# Places in a list, taken modulo its length.
+numbers = st.integers(0, 1 << 16)

@@ -7,15 +7,11 @@ where the search is exhaustive, counts exact, and never stale.
 """
 
 import asyncio
-import shutil
-import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -29,12 +25,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from builder.policy import CompactionLimits, FlushLimits
-from builder.settings import BuilderSettings
-from cli.runtime.consumers import Bounds
-from cli.runtime.embedded import Engine, open_engine
-from core.errors import FailedPrecondition, NotFound
-from core.indexes import IndexInfo, VectorType
+from cli.runtime.embedded import Engine
+from core.errors import NotFound
+from core.filters.parse import parse_filter
 from core.metric import Metric
 from core.operations import (
     CreateNamespace,
@@ -47,106 +40,55 @@ from core.operations import (
     UpdateById,
     Upsert,
 )
-from core.records import Record, SparseValues, Vector
-from freshness.sweep import SweepSettings
-from infra.catalog.model import NewIndex
-from infra.settings import Settings
+from core.records import Metadata, Record, SparseValues, Vector
 from query.model import Freshness, QueryRequest
-from query.service import QuerySettings
-from storage.commit import ManifestStore
 from tests.core.filter_strategies import metadata
+from tests.e2e.stepped_engine import DEADLINE_S, SteppedEngine
 from tests.e2e.strategies import (
     DIMENSION,
+    IDS,
     NAMESPACES,
     emptied,
     filters,
     ids,
     namespaces,
+    numbers,
     sparse_vectors,
     vectors,
 )
 from tests.e2e.truth import Truth, check_answer, content
 
-T = TypeVar("T")
-
-# Rows of 16 bytes: clustered beyond 40 rows, clusters of about 20; three deltas are many.
-TINY = BuilderSettings(
-    flush=FlushLimits(records=60, age_s=3600.0, filter_operations=6),
-    compaction=CompactionLimits(
-        cluster_bytes=320,
-        split_bytes=640,
-        deltas=3,
-        runs=3,
-        dead_rows_min=4,
-        sparse_file_rows=16,
-        job_bytes=1600,
-    ),
-    tick_s=0.01,
-    registry_s=0.05,
-)
-# Memory is forgotten when the test says so, and then at once.
-FORGETFUL = SweepSettings(every_s=3600.0, grace_s=0.0)
-# No flag of a slow machine: an answer that is stale is wrong.
-DEADLINE_S = 25.0
-
 
 class EngineMachine(RuleBasedStateMachine):
     """One index of an embedded engine, and the truth about it."""
 
-    kinds: ClassVar[tuple[tuple[Metric, VectorType], ...]]
+    kinds: ClassVar[tuple[tuple[Metric, int | None], ...]]
     seen: ClassVar[Counter[str]]
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.folder = Path(tempfile.mkdtemp(prefix="firndb-model-"))
         self.truth = Truth()
         self.turn = 0
-        self.engine: Engine | None = None
-        self.context: AbstractAsyncContextManager[Engine] | None = None
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 120))
-
-    @property
-    def now(self) -> Engine:
-        assert self.engine is not None
-        return self.engine
+        self.engine: SteppedEngine | None = None
 
     @initialize(data=st.data(), touched_max=st.sampled_from([3, 1000]))
     def begin(self, data: st.DataObject, touched_max: int) -> None:
-        metric, vector_type = data.draw(st.sampled_from(self.kinds))
-        self.bounds = Bounds(TINY, FORGETFUL, QuerySettings(DEADLINE_S, touched_max))
-        self.run(self._open())
-        self.index: IndexInfo = self.run(self._create_index(metric, vector_type))
+        metric, dimension = data.draw(st.sampled_from(self.kinds))
+        self.engine = SteppedEngine(dimension, metric, touched_max)
+        self.index, self.run = self.engine.index, self.engine.run
         self.upsert_many(NAMESPACES[0], 80, 0)
 
-    async def _open(self) -> None:
-        chosen = Settings.load({"data": self.folder, "partitions": 2})
-        self.context = open_engine(chosen, self.bounds)
-        self.engine = await self.context.__aenter__()
-        while self.engine.not_ready() is not None:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    @property
+    def stepped(self) -> SteppedEngine:
+        assert self.engine is not None
+        return self.engine
 
-    async def _close(self) -> None:
-        if self.context is not None:
-            await self.context.__aexit__(None, None, None)
-        self.context = None
-
-    async def _create_index(self, metric: Metric, vector_type: VectorType) -> IndexInfo:
-        catalog = self.now.parts.catalog
-        project = await catalog.ensure_project()
-        dimension = DIMENSION if vector_type is VectorType.DENSE else None
-        new = NewIndex("model", dimension, metric, vector_type, {}, False, {})
-        return (await catalog.create_index(project.project_id, new, None)).info
+    @property
+    def now(self) -> Engine:
+        return self.stepped.now
 
     def teardown(self) -> None:
-        try:
-            dead = self.run(self.now.parts.dead.read(0, 0)) if self.engine is not None else []
-            self.run(self._close())
-        finally:
-            self.loop.close()
-            shutil.rmtree(self.folder)
+        dead = self.engine.close() if self.engine is not None else []
         assert not dead, f"a valid write went to the dead letters: {dead[0].value!r}"
 
     def write(self, namespace: str, *operations: Operation) -> tuple[int, str]:
@@ -158,7 +100,19 @@ class EngineMachine(RuleBasedStateMachine):
         for operation in operations:
             self.truth.apply(namespace, operation)
         self.seen["writes"] += 1
+        self.turn += 1
         return lsn, request_id
+
+    def picked(self, ns: str, numbers: Iterable[int]) -> list[str]:
+        """Mostly ids that are there; the turn spreads the small numbers that hypothesis likes."""
+        there = [*sorted(self.truth.records(ns)), "nobody", *IDS[:2]]
+        return [there[(number + 13 * self.turn) % len(there)] for number in numbers]
+
+    def search_for(self, ns: str, changes: Metadata) -> None:
+        """What was just written is found by its metadata, wherever it lies."""
+        condition = {k: {"$in": v} if isinstance(v, list) else v for k, v in changes.items()}
+        asked = replace(self.everything(), filter=parse_filter(condition))
+        self.run(self._check(ns, asked))
 
     # --- writes
 
@@ -177,12 +131,14 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), ns=namespaces, names=st.lists(ids, min_size=1, max_size=6))
     def upsert(self, data: st.DataObject, ns: str, names: list[str]) -> None:
-        self.write(ns, Upsert(tuple(self.record(data.draw, name) for name in names)))
+        records = tuple(self.record(data.draw, name) for name in names)
+        self.write(ns, Upsert(records))
+        self.search_for(ns, records[0].metadata)
 
     @rule(ns=namespaces, count=st.integers(30, 90), number=st.integers(0, 5))
     def upsert_and_flush(self, ns: str, count: int, number: int) -> None:
         self.upsert_many(ns, count, number)
-        self.run(self._flush())
+        self.run(self.stepped.flush())
 
     @rule(ns=namespaces, count=st.integers(30, 90), number=st.integers(0, 5))
     def upsert_many(self, ns: str, count: int, number: int) -> None:
@@ -203,21 +159,24 @@ class EngineMachine(RuleBasedStateMachine):
             )
         self.write(ns, Upsert(tuple(records)))
 
-    @rule(data=st.data(), ns=namespaces, name=ids)
-    def update(self, data: st.DataObject, ns: str, name: str) -> None:
+    @rule(data=st.data(), ns=namespaces, number=numbers)
+    def update(self, data: st.DataObject, ns: str, number: int) -> None:
+        (name,) = self.picked(ns, [number])
         new = self.record(data.draw, name)
         values = new.values if data.draw(st.booleans()) else None
         sparse = new.sparse if data.draw(st.booleans()) else None
         self.write(ns, UpdateById(name, values, sparse, new.metadata))
+        self.search_for(ns, new.metadata)
 
     @rule(ns=namespaces, condition=filters, changes=metadata)
-    def update_by_filter(self, ns: str, condition: Any, changes: Any) -> None:
+    def update_by_filter(self, ns: str, condition: Any, changes: Metadata) -> None:
         self.write(ns, UpdateByFilter(condition, changes))
+        self.search_for(ns, changes)
 
-    @rule(ns=namespaces, names=st.lists(ids, min_size=1, max_size=6))
-    def delete(self, ns: str, names: list[str]) -> None:
+    @rule(ns=namespaces, chosen=st.lists(numbers, min_size=1, max_size=8))
+    def delete(self, ns: str, chosen: list[int]) -> None:
         existed = ns in self.truth.namespaces
-        lsn, request_id = self.write(ns, DeleteIds(tuple(names)))
+        lsn, request_id = self.write(ns, DeleteIds(tuple(self.picked(ns, chosen))))
         self.check_outcome(ns, lsn, request_id, existed)
 
     @rule(ns=emptied, condition=filters)
@@ -268,41 +227,20 @@ class EngineMachine(RuleBasedStateMachine):
         chosen = ["flush", "compact", "forget", "flush", "restart"][(number + self.turn) % 5]
         match chosen:
             case "flush":
-                self.run(self._flush())
-                self.note_clusters()
+                self.run(self.stepped.flush())
             case "compact":
-                self.compact()
+                self.run(self.now.builder.compact())
             case "forget":
                 self.run(self.now.freshness.sweep())
             case "restart":
-                self.run(self._close())
-                self.run(self._open())
+                self.stepped.restart()
         self.seen[chosen] += 1
-
-    async def _flush(self) -> None:
-        """All that is written, not only what the builder happens to have read."""
-        for partition in range(self.now.parts.partitions):
-            end = await self.now.parts.wal.end_offset(partition)
-            while self._applied(partition) < end:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-        await self.now.builder.flush()
-
-    def _applied(self, partition: int) -> int:
-        """-1 right after the start, when the builder still takes the partition over."""
-        try:
-            return self.now.builder.applied(partition)
-        except FailedPrecondition:
-            return -1
-
-    def compact(self) -> None:
-        self.run(self.now.builder.compact())
         self.note_clusters()
 
     def note_clusters(self) -> None:
         """Clustering goes on in the background as well, so every flush has a look."""
         for ns in NAMESPACES:
-            manifests = ManifestStore(self.now.parts.store)
-            manifest = self.run(manifests.newest(self.index.index_id, ns))
+            manifest = self.stepped.manifest(ns)
             if manifest is not None and manifest.centroids:
                 self.seen["clustered"] += 1
 
@@ -311,7 +249,7 @@ class EngineMachine(RuleBasedStateMachine):
         asked = [self.question(data.draw, ns) for _ in range(4)]
 
         async def change() -> None:
-            await self._flush()
+            await self.stepped.flush()
             await self.now.freshness.sweep()
             await self.now.builder.compact()
 
@@ -332,7 +270,7 @@ class EngineMachine(RuleBasedStateMachine):
         sparse: SparseValues | None = None
         wanted: str | None = None
         if draw(st.integers(0, 4)) == 0:
-            wanted = draw(st.sampled_from([*self.truth.records(ns), "nobody"]))
+            (wanted,) = self.picked(ns, [draw(numbers)])
         else:
             if self.index.dimension is not None:
                 vector = draw(vectors)
@@ -370,26 +308,29 @@ class EngineMachine(RuleBasedStateMachine):
         """After every step: all of each namespace by one exhaustive search, and the counts."""
         if self.engine is None:
             return
+        for ns in NAMESPACES:
+            self.run(self._check(ns, self.everything()))
+        self.stats()
+
+    def everything(self) -> QueryRequest:
         vector = np.array([1, -2, 3, 0.5], dtype=np.float32) if self.index.dimension else None
         terms = SparseValues(np.arange(10, dtype=np.uint32), np.ones(10, dtype=np.float32))
-        for ns in NAMESPACES:
-            asked = QueryRequest(
-                top_k=10_000,
-                vector=vector,
-                sparse=None if self.index.dimension else terms,
-                include_values=True,
-                include_metadata=True,
-                exhaustive=True,
-            )
-            self.run(self._check(ns, asked))
-        self.stats()
+        return QueryRequest(
+            top_k=10_000,
+            vector=vector,
+            sparse=None if self.index.dimension else terms,
+            include_values=True,
+            include_metadata=True,
+            exhaustive=True,
+        )
 
     @rule(data=st.data(), ns=namespaces)
     def search(self, data: st.DataObject, ns: str) -> None:
         self.run(self._check(ns, self.question(data.draw, ns)))
 
-    @rule(ns=namespaces, names=st.lists(ids, min_size=1, max_size=10))
-    def fetch(self, ns: str, names: list[str]) -> None:
+    @rule(ns=namespaces, chosen=st.lists(numbers, min_size=1, max_size=10))
+    def fetch(self, ns: str, chosen: list[int]) -> None:
+        names = self.picked(ns, chosen)
         answer = self.run(self.now.queries.fetch(self.index, ns, names))
         check_fresh(answer.freshness)
         expected = {n: r for n, r in self.truth.records(ns).items() if n in names}
@@ -439,16 +380,16 @@ def check_fresh(freshness: Freshness) -> None:
 
 class DenseMachine(EngineMachine):
     kinds = (
-        (Metric.COSINE, VectorType.DENSE),
-        (Metric.EUCLIDEAN, VectorType.DENSE),
+        (Metric.COSINE, DIMENSION),
+        (Metric.EUCLIDEAN, DIMENSION),
     )
     seen: ClassVar[Counter[str]] = Counter()
 
 
 class SparseMachine(EngineMachine):
     kinds = (
-        (Metric.DOTPRODUCT, VectorType.DENSE),
-        (Metric.DOTPRODUCT, VectorType.SPARSE),
+        (Metric.DOTPRODUCT, DIMENSION),
+        (Metric.DOTPRODUCT, None),
     )
     seen: ClassVar[Counter[str]] = Counter()
 
