@@ -39,8 +39,8 @@ TINY = BuilderSettings(
     tick_s=0.01,
     registry_s=0.05,
 )
-# Memory is forgotten when the test says so, and then at once.
-FORGETFUL = SweepSettings(every_s=3600.0, grace_s=0.0)
+# Memory is forgotten when the test says so, and then at once: ages are whole seconds, rounded up.
+FORGETFUL = SweepSettings(every_s=3600.0, grace_s=-1.0)
 # No flag of a slow machine: an answer that is stale is wrong.
 DEADLINE_S = 25.0
 

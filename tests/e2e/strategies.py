@@ -30,5 +30,12 @@ sparse_vectors = st.dictionaries(
     )
 )
 filters = wire_filters.filter(bool).map(parse_filter)
+# Many records match one of these, because many are made like that.
+common_filters = st.one_of(
+    st.sampled_from([{"year": {"$lt": 20}}, {"genre": "comedy"}, {"ok": {"$exists": False}}]).map(
+        parse_filter
+    ),
+    filters,
+)
 # Places in a list, taken modulo its length.
 numbers = st.integers(0, 1 << 16)

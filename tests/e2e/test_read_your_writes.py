@@ -73,8 +73,10 @@ def checker(host: str, may_be_flagged: bool = False) -> Iterator[Checker]:
 
 @pytest.fixture(scope="module")
 def often_flushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Memory forgets soon, too, so that answers come from files as well."""
     folder = tmp_path_factory.mktemp("embedded")
-    with embedded(folder, {"FIRNDB_FLUSH_AGE_S": "0.05"}) as deployment:
+    often = {"FIRNDB_FLUSH_AGE_S": "0.05", "FIRNDB_FRESHNESS_GRACE_S": "0"}
+    with embedded(folder, often) as deployment:
         yield deployment
 
 
@@ -82,7 +84,8 @@ def often_flushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploym
 def on_kafka(
     tmp_path_factory: pytest.TempPathFactory, service_settings: Mapping[str, str]
 ) -> Iterator[Deployment]:
-    with distributed(tmp_path_factory.mktemp("distributed"), service_settings) as deployment:
+    often = {**service_settings, "FIRNDB_FRESHNESS_GRACE_S": "1"}
+    with distributed(tmp_path_factory.mktemp("distributed"), often) as deployment:
         yield deployment
 
 
