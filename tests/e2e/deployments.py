@@ -131,7 +131,7 @@ def roles(folder: Path, services: Mapping[str, str]) -> Iterator[Roles]:
         yield Roles(Deployment(url, processes["api"], folder), processes)
     finally:
         for process in processes.values():
-            process.kill()
+            process.clean_up()
 
 
 def _served(
@@ -144,4 +144,4 @@ def _served(
         process.wait_until_ready()
         yield Deployment(url=url, process=process, folder=folder)
     finally:
-        process.kill()
+        process.clean_up()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,9 +85,17 @@ class FirnProcess:
         raise AssertionError(f"{self.arguments} is not ready:\n{self.log.read_text()[-4000:]}")
 
     def kill(self) -> None:
-        """SIGKILL, to it and to what it supervises (its session)."""
+        """SIGKILL; a process that has ended by itself before is a failure."""
+        assert self.process is not None
+        status = self.process.poll()
+        assert status is None, f"it ended with status {status}:\n{self.log.read_text()[-4000:]}"
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Nothing of it runs afterwards, whatever happened before."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(30)
             self.process = None
 
@@ -97,7 +106,7 @@ class FirnProcess:
         try:
             status = self.process.wait(60)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self.clean_up()
             raise
         self.process = None
         return status

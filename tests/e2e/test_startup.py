@@ -41,7 +41,7 @@ def newcomer(tmp_path: Path, serve_arguments: list[str]) -> Iterator[FirnProcess
         process.wait_until_ready()
         yield process
     finally:
-        process.kill()
+        process.clean_up()
 
 
 @pytest.fixture(scope="module")
