@@ -174,6 +174,8 @@ def rebuild(index: str, namespace: str | None, data: Path | None, as_json: bool)
         done = _ask(data, "rebuild", {"index": index, "namespace": namespace}, progress)
     if as_json:
         print_json(done)
+    elif not done:
+        click.echo(f"nothing of {index} is indexed yet, so there is nothing to rebuild")
     else:
         print_table(done, ["namespace", "version", "indexed_lsn", "records"])
 

@@ -23,7 +23,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -71,12 +71,27 @@ def produce(service: Service, topic: str, values: list[bytes]) -> None:
     assert not failures
 
 
+def log_end(consumer: Consumer, partition: TopicPartition) -> int:
+    """A broker that has just come back needs a moment until it leads its partitions again."""
+    for _ in range(100):
+        try:
+            return int(consumer.get_watermark_offsets(partition, timeout=20)[1])
+        except KafkaException as error:
+            if (
+                not error.args[0].retriable()
+                and error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION
+            ):
+                raise
+            time.sleep(0.2)
+    raise AssertionError("the broker does not lead its partition")
+
+
 def read_all(service: Service, topic: str) -> list[bytes]:
     consumer = Consumer(
         {"bootstrap.servers": service.address, "group.id": "reader", "log_level": 0}
     )
     try:
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
+        end = log_end(consumer, TopicPartition(topic, 0))
         consumer.assign([TopicPartition(topic, 0, 0)])
         values: list[bytes] = []
         deadline = time.monotonic() + 30

@@ -7,6 +7,7 @@ and writes go on, and nothing of them is lost.
 import asyncio
 import json
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,16 @@ def filled(deployment: Deployment, name: str) -> Iterator[str]:
     yield host
 
 
+def wait_until_indexed(*arguments: str | Path, environment: Mapping[str, str] | None) -> None:
+    """A namespace that no builder has written yet cannot be rebuilt."""
+    for _ in range(60):
+        rows = told("status", "again", *arguments, environment=environment)
+        if any(row["namespace"] == QUIET and row["lag"] == 0 for row in rows):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{QUIET} is not indexed")
+
+
 def data_files(folder: Path) -> set[Path]:
     """What a manifest names; manifests and registries are the small files of msgpack or JSON."""
     return {p for p in (folder / "objects").rglob("*") if p.is_file()}
@@ -130,6 +141,7 @@ def test_beside_a_running_server(
     ledger = Ledger()
     data = tmp_path / "data"
     with embedded(tmp_path) as deployment, filled(deployment, "again") as host:
+        wait_until_indexed("--data", data, environment=None)
         files = data_files(data)
         rows = asyncio.run(
             rebuilt_under_load(
@@ -175,6 +187,7 @@ def test_on_kafka(
     ledger = Ledger()
     environment = {**service_settings, "FIRNDB_DATA": str(tmp_path / "command")}
     with distributed(tmp_path, service_settings) as deployment, filled(deployment, "again") as host:
+        wait_until_indexed(environment=environment)
         rows = asyncio.run(
             rebuilt_under_load(
                 deployment,
