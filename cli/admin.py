@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
+from api.admin import PREFIX, TOKEN_HEADER
 from cli.runtime.folder import ServerAddress, owned, running_server
 from core.errors import ConfigError, FirnError
 from infra.settings import Settings
 
 Progress = Callable[[dict[str, Any]], None]
-
-TOKEN_HEADER = "x-firndb-admin-token"
-PATH = "/firndb/admin/"
 
 
 class CommandFailed(FirnError):
@@ -73,7 +71,7 @@ def _remotely(
 
 def _lines(server: ServerAddress, verb: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     request = urllib.request.Request(
-        server.url + PATH + verb,
+        f"{server.url}{PREFIX}/{verb}",
         data=json.dumps(arguments).encode(),
         headers={TOKEN_HEADER: server.token, "content-type": "application/json"},
         method="POST",
