@@ -35,6 +35,10 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     groups: deltas only: (cluster, first row) in ascending row order, rows being grouped by nearest
     centroid.
     dead: serialised roaring bitmap of row numbers, b"" for none.
+    origin: prefix of the namespace in whose folder the objects lie, "" for this one's: a branch
+    shares files of the namespace that it comes from.
+    inline: the columns object's bytes where they are so few that they are kept here; then the store
+    has no such object.
     """
 
     uuid: str
@@ -47,6 +51,8 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     dead: bytes = b""
     dead_count: int = 0
     statistics: dict[str, FieldStatistics] = {}
+    origin: str = ""
+    inline: bytes = b""
 
     @property
     def live(self) -> int:
@@ -61,11 +67,17 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Sorted (id hash -> file, row) entries; `files` are uuids, in the run's own numbering."""
+    """Sorted (id hash -> file, row) entries; `files` are uuids, in the run's own numbering.
+
+    first, last: the lowest and the highest id. origin: as of a `DataFile`.
+    """
 
     object: ObjectRef
     entries: int
     files: tuple[str, ...]
+    first: str = ""
+    last: str = ""
+    origin: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +89,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     dimension: 0 in a sparse index.
     centroids: float32 (clusters, dimension), little-endian, row-major; b"" before the first
     clustering.
+    boundary: the newest round of garbage collection that this manifest is committed after, 0 for
+    none.
     """
 
     format: int = FORMAT
@@ -98,6 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[DataFile, ...] = ()
     id_runs: tuple[IdRun, ...] = ()
     created_ms: int = 0
+    boundary: int = 0
 
     def centroid_matrix(self) -> npt.NDArray[np.float32]:
         """float32 (clusters, dimension); (0, dimension) before the first clustering."""
