@@ -198,23 +198,23 @@ class _Rewriting:
         merged = await asyncio.to_thread(merge_runs, opened, files)
         if merged is not None:
             await self._put((merged.object,))
-        return self._rewrite(None if merged is None else merged.run, frozenset(names))
+        return self._rewrite(() if merged is None else (merged.run,), frozenset(names))
 
     async def finish(self) -> Rewrite:
         if not self.ids:
-            return self._rewrite(None, frozenset())
+            return self._rewrite((), frozenset())
         run = await asyncio.to_thread(write_run, self.ids)
         await self._put((run.object,))
-        return self._rewrite(run.run, frozenset())
+        return self._rewrite((run.run,), frozenset())
 
-    def _rewrite(self, run: IdRun | None, replaced: frozenset[str]) -> Rewrite:
+    def _rewrite(self, runs: tuple[IdRun, ...], replaced: frozenset[str]) -> Rewrite:
         files = self.snapshot.files
         return Rewrite(
             generation=self.snapshot.generation,
             known=frozenset(file.uuid for file in files),
             moved=tuple(_moved(files[place].uuid, parts) for place, parts in self.moves.items()),
             outputs=tuple(self.outputs),
-            run=run,
+            runs=runs,
             replaced_runs=replaced,
             centroids_before=self.snapshot.centroids,
             centroids=self.centroids.astype("<f4").tobytes(),

@@ -33,8 +33,8 @@ class Moved:
 class Rewrite:
     """What one compaction has made from a manifest of `generation` with files `known` (uuids).
 
-    outputs: new files without dead rows; run: their ids (or merged runs); replaced_runs: names of
-    runs that `run` stands for. centroids_before: those the work was grouped by. reclustered: the
+    outputs: new files without dead rows; runs: their ids (or merged runs); replaced_runs: names of
+    runs that `runs` stand for. centroids_before: those the work was grouped by. reclustered: the
     numbers of `centroids` have nothing to do with those before.
     """
 
@@ -42,7 +42,7 @@ class Rewrite:
     known: frozenset[str]
     moved: tuple[Moved, ...]
     outputs: tuple[DataFile, ...]
-    run: IdRun | None
+    runs: tuple[IdRun, ...]
     replaced_runs: frozenset[str]
     centroids_before: bytes
     centroids: bytes
@@ -83,7 +83,7 @@ def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
         files.append(file)
     files += [with_dead(file, dead) for file, dead in zip(rewrite.outputs, died, strict=True)]
     id_runs = [run for run in newest.id_runs if run.object.name not in rewrite.replaced_runs]
-    id_runs += [rewrite.run] if rewrite.run is not None else []
+    id_runs += rewrite.runs
     result = with_files(newest, files, id_runs, rewrite.centroids)
     assert result.record_count == newest.record_count, "a rewrite keeps every record"
     return result

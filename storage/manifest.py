@@ -39,6 +39,8 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     shares files of the namespace that it comes from.
     inline: the columns object's bytes where they are so few that they are kept here; then the store
     has no such object.
+    in_runs: the ids of all its live rows are in the manifest's id runs; else they are looked up in
+    the file itself.
     """
 
     uuid: str
@@ -53,6 +55,7 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     statistics: dict[str, FieldStatistics] = {}
     origin: str = ""
     inline: bytes = b""
+    in_runs: bool = False
 
     @property
     def live(self) -> int:
@@ -67,9 +70,11 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IdRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Sorted (id hash -> file, row) entries; `files` are uuids, in the run's own numbering.
+    """Entries id -> (file, row), sorted by id.
 
-    first, last: the lowest and the highest id. origin: as of a `DataFile`.
+    first, last: the lowest and the highest id, inclusive. files: uuids of all the files that it
+    names, where they are few; () where they are many. as_of: the version of the manifest whose dead
+    rows and missing files are left out. origin: as of a `DataFile`.
     """
 
     object: ObjectRef
@@ -77,6 +82,7 @@ class IdRun(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     first: str = ""
     last: str = ""
+    as_of: int = 0
     origin: str = ""
 
 
