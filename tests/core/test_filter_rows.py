@@ -14,9 +14,6 @@ from core.filters.columns import MetadataColumns
 from core.filters.parse import parse_filter
 from core.filters.row import matches
 from core.filters.statistics import (
-    FIELDS_MAX,
-    INCOMPLETE,
-    STRINGS_MAX,
     FieldStatistics,
     collect,
     may_match,
@@ -198,23 +195,3 @@ def test_statistics_prune_what_cannot_match(wire: object) -> None:
         {"genre": "comedy", "year": 2020.0, "ok": True},
     ]
     assert not may_match(parse_filter(wire), collect(rows), len(rows))
-
-
-def test_many_strings_or_long_ones_are_unknown() -> None:
-    many: list[Metadata] = [{"id": f"{i}"} for i in range(STRINGS_MAX + 1)]
-    assert collect(many)["id"].strings is None
-    assert may_match(parse_filter({"id": "nobody"}), collect(many), len(many))
-    assert collect([{"text": ["short", "x" * 500]}])["text"].strings is None
-
-
-def test_too_many_fields_leave_the_rarest_out_and_say_so() -> None:
-    """A field that the statistics left out may not be taken for one that no row has."""
-    rows: list[Metadata] = [{f"f{i}": 1.0, "all": True} for i in range(FIELDS_MAX + 5)]
-    stats = collect(rows)
-    assert len(stats) == FIELDS_MAX + 1
-    assert "all" in stats
-    assert INCOMPLETE in stats
-    for i in range(FIELDS_MAX + 5):
-        assert may_match(parse_filter({f"f{i}": 1}), stats, len(rows))
-    assert not may_match(parse_filter({"all": False}), stats, len(rows))
-    assert INCOMPLETE in collect([{"k" * 1000: 1.0}])
