@@ -2,14 +2,17 @@
 
 Only put-if-absent is asked of the store for it. A put whose outcome is unknown (timed out, retried
 below us) is settled by reading the version back: the commit uuid inside says whose it is. The hint
-is a copy that may lag or be missing.
+is a copy that may lag or be missing; that nothing follows a version is read from a listing, for
+garbage collection frees old numbers (storage/boundary.py).
 """
 
 import logging
 from contextlib import suppress
 
+from core.clock import Clock, SystemClock
 from core.errors import CorruptData, Fenced, FirnError, ObjectNotFound, Unavailable
 from core.object_store import ObjectStore
+from storage.boundary import Slots
 from storage.layout import hint_key, manifest_key, manifests_prefix, namespace_prefix, version_of
 from storage.manifest import Manifest, check, decode, encode
 
@@ -18,6 +21,10 @@ log = logging.getLogger(__name__)
 # Below this layer every verb is retried with a deadline of its own; these few settle unknown
 # outcomes.
 COMMIT_TRIES = 4
+# The newest manifest is listed and then read; only a collector without any grace is between.
+NEWEST_TRIES = 8
+# What is left in the place of a manifest whose content had to go before its number may be free.
+KEPT_PLACE = b""
 
 
 class ManifestConflict(FirnError):
@@ -31,14 +38,16 @@ class ManifestConflict(FirnError):
 
 
 class ManifestStore:
-    """Reads and commits the manifests of all namespaces. Holds no state.
+    """Reads and commits the manifests of all namespaces. Remembers only when it saw which version
+    the newest.
 
     Every manifest that is read is checked to be that of the namespace and version asked for
     (`CorruptData`). Commits of one namespace are serialised by the caller.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock | None = None) -> None:
         self._store = store
+        self._slots = Slots(store, clock or SystemClock())
 
     async def newest(
         self, index_id: str, namespace: str, at_least: int | None = None
@@ -52,23 +61,24 @@ class ManifestStore:
         known = await self._hint(index_id, namespace)
         if at_least is not None and (known is None or known.version < at_least):
             known = await self.read(index_id, namespace, at_least) or known
-        if known is not None:
-            walked = await self._walk(known)
-            # A hint so old that garbage collection passed it would look like the newest: nothing
-            # follows it. Manifests go in ascending order, so while this one is there its successors
-            # are.
-            if await self._store.stat(manifest_key(prefix, walked.version)) is not None:
-                return walked
-        listed = await self._listed(prefix)
-        if listed is None:
-            return None
-        start = await self.read(index_id, namespace, listed)
-        if start is None:
-            raise Unavailable(f"manifest {listed} of {prefix} vanished while it was read")
-        return await self._walk(start)
+        for _ in range(NEWEST_TRIES):
+            asked_at = self._slots.now()
+            # The newest manifest is never collected. So if nothing is listed above this one, it is
+            # the newest; that its successor is missing would not say so.
+            later = await self._listed(prefix, 0 if known is None else known.version)
+            if later is None:
+                self._slots.saw_newest(prefix, 0 if known is None else known.version, asked_at)
+                return known
+            found = await self.read(index_id, namespace, later)
+            if found is not None:
+                self._slots.saw_newest(prefix, later, asked_at)
+                return found
+        raise Unavailable(f"the manifests of {prefix} change faster than they are read")
 
     async def read(self, index_id: str, namespace: str, version: int) -> Manifest | None:
-        """One version; None if it is not there (not committed, or collected)."""
+        """One version; None if it is not there (not committed, or collected) or only its place is
+        kept.
+        """
         key = manifest_key(namespace_prefix(index_id, namespace), version)
         manifest = await self._load(key, index_id, namespace)
         if manifest is not None and manifest.version != version:
@@ -94,10 +104,18 @@ class ManifestStore:
         check(manifest)
         prefix = namespace_prefix(manifest.index_id, manifest.namespace)
         key, data = manifest_key(prefix, manifest.version), encode(manifest)
-        if not await self._created(manifest, key, data):
+        began_at = self._slots.now()
+        created = await self._created(manifest, key, data)
+        if not created:
             winner = await self.read(manifest.index_id, manifest.namespace, manifest.version)
             if winner is None or winner.commit_uuid != manifest.commit_uuid:
                 raise await self._conflict(manifest)
+        if await self._slots.was_free_again(prefix, manifest.version):
+            with suppress(Unavailable):  # nobody reads it: the chain goes on far above
+                await self._store.delete(key)
+            raise await self._conflict(manifest)
+        if created:
+            self._slots.saw_newest(prefix, manifest.version, began_at)
         with suppress(Unavailable):  # readers walk on from the older hint, or list
             await self._store.put(hint_key(prefix), data)
 
@@ -129,14 +147,6 @@ class ManifestStore:
             )
         return ManifestConflict(newest)
 
-    async def _walk(self, known: Manifest) -> Manifest:
-        """The last manifest of the chain from `known` on."""
-        while True:
-            following = await self.read(known.index_id, known.namespace, known.version + 1)
-            if following is None:
-                return known
-            known = following
-
     async def _hint(self, index_id: str, namespace: str) -> Manifest | None:
         """None where it is missing or unreadable: only a hint, the chain tells the truth."""
         try:
@@ -152,6 +162,8 @@ class ManifestStore:
             data = await self._store.get(key)
         except ObjectNotFound:
             return None
+        if data == KEPT_PLACE:
+            return None
         manifest = decode(data, key)
         if (manifest.index_id, manifest.namespace) != (index_id, namespace):
             raise CorruptData(
@@ -160,9 +172,11 @@ class ManifestStore:
             )
         return manifest
 
-    async def _listed(self, prefix: str) -> int | None:
+    async def _listed(self, prefix: str, after: int) -> int | None:
+        """The highest version above `after`."""
         last = None
-        async for info in self._store.list(manifests_prefix(prefix)):
+        start = manifest_key(prefix, after)
+        async for info in self._store.list(manifests_prefix(prefix), start_after=start):
             version = version_of(info.key)
             last = version if version is not None else last
         return last

@@ -52,6 +52,15 @@ def hint_key(prefix: str) -> str:
     return f"{prefix}manifest"
 
 
+def boundaries_prefix(prefix: str) -> str:
+    """Rounds of garbage collection."""
+    return f"{prefix}boundary/"
+
+
+def boundary_key(prefix: str, number: int) -> str:
+    return f"{prefix}boundary/{number:0{VERSION_DIGITS}d}"
+
+
 def registry_prefix(partition: int) -> str:
     return f"registry/{partition:0{PARTITION_DIGITS}d}/"
 
@@ -61,7 +70,9 @@ def registry_key(partition: int, version: int) -> str:
 
 
 def version_of(key: str) -> int | None:
-    """The number at the end of a manifest's or registry's key; None for a key that has none."""
+    """The number at the end of a manifest's, boundary's or registry's key; None for a key that has
+    none.
+    """
     name = key.rpartition("/")[2]
     return int(name) if len(name) == VERSION_DIGITS and name.isdecimal() else None
 
