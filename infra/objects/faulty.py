@@ -20,7 +20,8 @@ class Fault:
     """Strikes the `nth` matching call after it was injected; with `for_good` also all later ones.
 
     `after`: the call takes effect and its answer is lost (a list breaks off behind its first
-    entry). `hang`: it does not answer until the store is healed, and fails then.
+    entry). `hang`: it does not answer until the store is healed, and fails then. `error`: what is
+    raised; one that nobody catches plays the death of the process at this call.
     """
 
     nth: int = 1
@@ -29,13 +30,14 @@ class Fault:
     for_good: bool = False
     after: bool = False
     hang: bool = False
+    error: type[BaseException] = Unavailable
 
     def matches(self, verb: Verb, key: str) -> bool:
         return (not self.verbs or verb in self.verbs) and key.startswith(self.prefix)
 
 
 class FaultyStore(ObjectStore):
-    """Fails with `Unavailable`, as a store does that is away."""
+    """Fails as a store does that is away, unless a fault says how."""
 
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner
@@ -114,4 +116,4 @@ class FaultyStore(ObjectStore):
         self.struck += 1
         if fault.hang:
             await self._healed.wait()
-        raise Unavailable(f"injected: {verb} {key} fails")
+        raise fault.error(f"injected: {verb} {key} fails")

@@ -1,18 +1,16 @@
-"""Random histories against a dict: flushes, compactions, kills and failing stores in between.
+"""Random histories against a dict: flushes, compactions and kills in between.
 
 At stake: an acknowledged write that is lost, a deleted record that comes back, a count that lies.
 """
 
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from builder.builder import IndexBuilder
 from builder.policy import plan
-from core.errors import Unavailable
 from core.filters.model import Filter
 from core.filters.parse import parse_filter
 from core.indexes import IndexInfo
@@ -28,7 +26,6 @@ from core.operations import (
     Upsert,
 )
 from core.records import Metadata, Record, SparseValues
-from infra.objects.local import LocalStore
 from tests.builder.world import COSINE, DENSE, DIMENSION, SMALL, SPARSE, World
 
 INDEXES = [DENSE, COSINE, SPARSE]
@@ -126,87 +123,3 @@ async def at_rest(world: World) -> None:
             row_bytes = manifest.dimension * 4
             for file in manifest.files:
                 assert row_bytes * file.live <= SMALL.split_bytes or file.is_delta
-
-
-class Shaky(LocalStore):
-    """The Nth verb from now on fails: before it has an effect, or after."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.fail_at = 0
-        self.after = False
-        self.armed = False
-
-    async def put(self, key: str, data: bytes) -> None:
-        failing = self._fails()
-        if not failing or self.after:
-            await super().put(key, data)
-        if failing:
-            raise Unavailable("put")
-
-    async def put_if_absent(self, key: str, data: bytes) -> bool:
-        failing = self._fails()
-        created = False
-        if not failing or self.after:
-            created = await super().put_if_absent(key, data)
-        if failing:
-            raise Unavailable("put if absent")
-        return created
-
-    async def get(self, key: str) -> bytes:
-        if self._fails():
-            raise Unavailable("get")
-        return await super().get(key)
-
-    def _fails(self) -> bool:
-        self.fail_at -= int(self.armed)
-        return self.armed and self.fail_at == 0
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["no effect", "took effect"])
-@pytest.mark.parametrize("writes", [5, pytest.param(20, marks=pytest.mark.long)])
-async def test_the_nth_call_to_the_store_fails(tmp_path: Path, after: bool, writes: int) -> None:
-    """One history of flushes and compactions; N = 1, 2, 3 … until nothing fails any more.
-
-    The builder repeats what failed; in every second round it is dropped instead and another one
-    starts from the checkpoint.
-    """
-    failed, nth = True, 0
-    while failed:
-        nth += 1
-        assert nth < 2000, "the loop must end by itself"
-        store = Shaky(tmp_path / str(nth))
-        world = World(tmp_path / str(nth), store=store)
-        failed = await _history_with_failure(world, store, nth, after, writes)
-        await world.close()
-    assert nth > 30, "the failures met every step of the history"
-
-
-async def _history_with_failure(
-    world: World, store: Shaky, nth: int, after: bool, writes: int
-) -> bool:
-    """Whether the failure was met."""
-    history = History(1)
-    builder = world.builder()
-    await builder.assign(0)
-    store.fail_at, store.after = nth, after
-    for number in range(writes):
-        store.armed = True
-        await world.write(history.operation(DENSE), history.operation(DENSE))
-        for _ in range(20):
-            try:
-                await world.feed_all(builder)
-                await builder.flush()
-                break
-            except Unavailable:
-                if nth % 2:
-                    await drop(builder)
-                    builder = world.builder()
-                    await builder.assign(0)
-        else:
-            raise AssertionError("a single failure was not overcome")
-        if number % 2:
-            await builder.compact()
-        store.armed = False
-        await world.check()
-    return store.fail_at <= 0

@@ -89,7 +89,7 @@ class ListLog(Log):
     def __init__(self, gap: int = 1) -> None:
         self.records: list[LogRecord] = []
         self.start = 0
-        self._gap = gap
+        self.gap = gap
 
     async def identity(self) -> LogIdentity:
         return LogIdentity("log-1", 1)
@@ -97,7 +97,7 @@ class ListLog(Log):
     async def append(
         self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
     ) -> int:
-        offset = len(self.records) * self._gap
+        offset = len(self.records) * self.gap
         self.records.append(LogRecord(partition, offset, key, headers, value, 0))
         return offset
 
@@ -130,8 +130,10 @@ class Life:
 
     exists: bool = False
     records: dict[str, StoredRecord] = field(default_factory=dict)
+    last_lsn: int = -1
 
     def apply(self, lsn: int, operation: Operation) -> None:
+        self.last_lsn = lsn
         held = self.records
         match operation:
             case Upsert(records=records):
