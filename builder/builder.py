@@ -14,7 +14,7 @@ from builder.intake import Intake
 from builder.jobs import Jobs
 from builder.metrics import BuilderMetrics
 from builder.namespace import Buffer, NamespaceWork
-from builder.partition import OwnedPartition, check_end, known_lsn, take_over
+from builder.partition import OwnedPartition, check_end, take_over
 from builder.parts import BuilderParts
 from builder.policy import delta_debt, may_need_compaction, should_flush
 from builder.settings import BuilderSettings
@@ -28,8 +28,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# A registry lists all namespaces of its partition: with 100,000 it is written every 5 s at most.
-REGISTRY_NAMESPACES_PER_S = 20_000
+# A checkpoint may write every section of the registry: with 100,000 namespaces in one partition it
+# comes every 10 s at most.
+REGISTRY_SECTIONS_PER_S = 20
 # Decoding and checking is some 100 MB/s and 20 us a record: the event loop is left to others about
 # every millisecond.
 YIELD_BYTES = 64 << 10
@@ -78,11 +79,12 @@ class IndexBuilder(LogConsumer):
             await self.revoke([partition], lost=False)
         parts = self._parts
         state = await take_over(parts.registry, partition, parts.log_id, parts.log_epoch)
-        await check_end(parts.log, partition, known_lsn(state))
-        owned = self._owned[partition] = OwnedPartition(state)
-        for (index_id, namespace), summary in state.namespaces.items():
-            if summary.unfinished and not summary.deleted:
-                self._to_compact[owned.work(index_id, namespace)] = owned
+        await check_end(parts.log, partition, state.indexed_lsn)
+        owned = OwnedPartition(state)
+        left = [key async for key, _ in parts.registry.unfinished(state)]
+        self._owned[partition] = owned
+        for index_id, namespace in left:
+            self._to_compact[owned.work(index_id, namespace)] = owned
         self._wake.set()
         logger.debug(
             "partition %d is ours from offset %d on, owner epoch %d",
@@ -194,7 +196,7 @@ class IndexBuilder(LogConsumer):
             self._begin(owned, self._flush(owned, work)).add_done_callback(self._flush_ended)
         for owned in self._owned.values():
             if owned.active and owned.dirty and now >= owned.registry_at:
-                spread = len(owned.state.namespaces) / REGISTRY_NAMESPACES_PER_S
+                spread = len(owned.state.sections) / REGISTRY_SECTIONS_PER_S
                 owned.registry_at = now + max(self._settings.registry_s, spread)
                 self._begin(owned, self._checkpoint_or_warn(owned))
         for work, owned in list(self._to_compact.items()):
@@ -299,7 +301,7 @@ class IndexBuilder(LogConsumer):
 
     async def _checkpoint(self, owned: OwnedPartition) -> None:
         try:
-            if not await owned.commit(self._parts.registry):
+            if not await owned.commit(self._parts.registry, self._parts.clock.monotonic()):
                 return
         except Fenced as error:
             if owned.failure is None:

@@ -1,7 +1,8 @@
 """One partition that the builder owns: its registry, its checkpoint, its namespaces with work."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -9,13 +10,17 @@ from builder.chain import uninterrupted
 from builder.namespace import NamespaceKey, NamespaceWork
 from core.clock import new_uuid
 from core.errors import FirnError, LogMismatch, Unavailable
-from core.log import NO_LSN, Log
+from core.log import Log
 from storage.layout import FIRST_VERSION
 from storage.manifest import Manifest
-from storage.registry import NamespaceSummary, RegistryConflict, RegistryState, RegistryStore
+from storage.registry import RegistryConflict, RegistryState, RegistryStore
+from storage.registry_tree import NamespaceSummary
 
 # Racing for a partition is rare and each loser only has to read once more.
 TAKE_TRIES = 8
+# Sections of the registry that were replaced stay for readers who hold an older root: between one
+# and two of these.
+SWEEP_S = 60.0
 
 
 class OwnedPartition:
@@ -33,6 +38,8 @@ class OwnedPartition:
         self.works: dict[NamespaceKey, NamespaceWork] = {}
         self.waiting: dict[NamespaceKey, NamespaceWork] = {}
         self._changed: dict[NamespaceKey, NamespaceSummary] = {}
+        self._unnamed: frozenset[str] = frozenset()
+        self._sweep_at: float | None = None
         self._committing = asyncio.Lock()
 
     @property
@@ -72,9 +79,8 @@ class OwnedPartition:
             self.waiting[work.key] = work
 
     def note(self, manifest: Manifest, *, unfinished: bool) -> None:
-        """Its summary goes into the next registry, if it says anything new."""
-        key = (manifest.index_id, manifest.namespace)
-        summary = NamespaceSummary(
+        """Its summary goes into the next registry."""
+        self._changed[manifest.index_id, manifest.namespace] = NamespaceSummary(
             generation=manifest.generation,
             version=manifest.version,
             indexed_lsn=manifest.indexed_lsn,
@@ -83,31 +89,21 @@ class OwnedPartition:
             deleted=manifest.deleted,
             unfinished=unfinished,
         )
-        if summary != self._changed.get(key, self.state.namespaces.get(key)):
-            self._changed[key] = summary
 
-    def summaries(self) -> Iterator[tuple[NamespaceKey, NamespaceSummary]]:
-        """Of every namespace of the partition, the deleted ones included."""
-        for key, summary in self.state.namespaces.items():
-            yield key, self._changed.get(key, summary)
-        for key, summary in self._changed.items():
-            if key not in self.state.namespaces:
-                yield key, summary
-
-    async def commit(self, registry: RegistryStore) -> bool:
-        """Write the registry; False if it would say nothing new. `Fenced`, `Unavailable`."""
+    async def commit(self, registry: RegistryStore, now: float) -> bool:
+        """Write the registry; False if it would say nothing new. `now`: of the monotonic clock.
+        `Fenced`, `Unavailable`.
+        """
         async with self._committing:
             if not self.dirty:
                 return False
             for _ in range(TAKE_TRIES):
                 changed = dict(self._changed)
-                following = msgspec.structs.replace(
-                    self.state,
-                    version=self.state.version + 1,
-                    commit_uuid=new_uuid(),
-                    checkpoint=max(self.durable, self.state.checkpoint),
-                    namespaces={**self.state.namespaces, **changed},
-                )
+                checkpoint = max(self.durable, self.state.checkpoint)
+                following = await registry.changed(self.state, changed, checkpoint)
+                if following is self.state:
+                    self._noted(changed)
+                    return False
                 try:
                     await uninterrupted(registry.commit(following))
                 except RegistryConflict as conflict:
@@ -121,15 +117,21 @@ class OwnedPartition:
             else:
                 raise Unavailable(f"the registry of partition {self.number} changes all the time")
             self.state = following
-            for key, summary in changed.items():
-                if self._changed.get(key) is summary:
-                    del self._changed[key]
+            self._noted(changed)
+            await self._sweep(registry, now)
         return True
 
+    def _noted(self, changed: Mapping[NamespaceKey, NamespaceSummary]) -> None:
+        """Forget what the registry says now, but not what was noted since."""
+        for key, summary in changed.items():
+            if self._changed.get(key) is summary:
+                del self._changed[key]
 
-def known_lsn(state: RegistryState) -> int:
-    """The newest entry that the registry says is indexed; it may lag the manifests by a second."""
-    return max((s.indexed_lsn for s in state.namespaces.values()), default=NO_LSN)
+    async def _sweep(self, registry: RegistryStore, now: float) -> None:
+        if self._sweep_at is None or now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_S
+            with suppress(Unavailable):  # the next one sees them again
+                self._unnamed = await registry.sweep(self.state, self._unnamed)
 
 
 async def check_end(log: Log, partition: int, indexed_lsn: int) -> None:

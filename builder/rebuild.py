@@ -110,8 +110,9 @@ async def _namespaces(
     else:
         for partition in range(parts.partitions):
             registry = await parts.registry.newest(partition)
-            known = {} if registry is None else registry.namespaces
-            named += [(partition, name) for owner, name in known if owner == index.index_id]
+            if registry is not None:
+                rows = parts.registry.walk(registry, index.index_id)
+                named += [(partition, name) async for (_, name), _ in rows]
     found: dict[int, list[Manifest]] = {}
     for partition, name in named:
         manifest = await parts.manifests.newest(index.index_id, name)

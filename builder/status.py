@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from builder.namespace import Buffer
+from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition
+from core.log import NO_LSN
 from storage.manifest import Manifest
-from storage.registry import NamespaceSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class FilesStatus:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceStatus:
-    """files: None where the builder has no manifest in memory. paused: "" or why."""
+    """version 0, files None: the builder has no manifest in memory. paused: "" or why."""
 
     index_id: str
     namespace: str
@@ -42,13 +42,18 @@ class NamespaceStatus:
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """applied, checkpoint: next offsets (exclusive). failure: "" or why it was given up."""
+    """applied, checkpoint: next offsets (exclusive). failure: "" or why it was given up.
+
+    registered: how many namespaces the registry names. namespaces: those in memory, which have work
+    or had some lately.
+    """
 
     partition: int
     owner_epoch: int
     applied: int
     checkpoint: int
     failure: str
+    registered: int
     namespaces: tuple[NamespaceStatus, ...]
 
 
@@ -80,39 +85,32 @@ def status_of(owned: Iterable[OwnedPartition], buffer: Buffer, now: float) -> Bu
 
 
 def _partition(owned: OwnedPartition, now: float) -> PartitionStatus:
-    known = dict(owned.summaries())
-    # Namespaces whose first entries wait for their first flush are listed as well.
-    blank = NamespaceSummary(generation=-1, version=0)
-    keys = [*known, *(key for key in owned.waiting if key not in known)]
     return PartitionStatus(
         partition=owned.number,
         owner_epoch=owned.owner_epoch,
         applied=owned.applied,
         checkpoint=owned.state.checkpoint,
         failure="" if owned.failure is None else str(owned.failure),
-        namespaces=tuple(_namespace(owned, key, known.get(key, blank), now) for key in keys),
+        registered=owned.state.count,
+        namespaces=tuple(_namespace(owned, work, now) for work in owned.works.values()),
     )
 
 
-def _namespace(
-    owned: OwnedPartition, key: tuple[str, str], summary: NamespaceSummary, now: float
-) -> NamespaceStatus:
-    work = owned.works.get(key)
-    load = None if work is None else work.pending.load(now)
-    manifest = None if work is None else work.manifest
+def _namespace(owned: OwnedPartition, work: NamespaceWork, now: float) -> NamespaceStatus:
+    load, manifest = work.pending.load(now), work.manifest
     return NamespaceStatus(
-        index_id=key[0],
-        namespace=key[1],
+        index_id=work.index_id,
+        namespace=work.namespace,
         partition=owned.number,
-        version=summary.version,
-        generation=summary.generation,
-        indexed_lsn=summary.indexed_lsn,
-        deleted=summary.deleted,
-        records=summary.record_count,
-        bytes=summary.byte_count,
+        version=0 if manifest is None else manifest.version,
+        generation=NO_LSN if manifest is None else manifest.generation,
+        indexed_lsn=NO_LSN if manifest is None else manifest.indexed_lsn,
+        deleted=manifest is not None and manifest.deleted,
+        records=0 if manifest is None else manifest.record_count,
+        bytes=0 if manifest is None else manifest.byte_count,
         files=None if manifest is None else files_status(manifest),
-        pending_records=0 if load is None else load.records,
-        pending_bytes=0 if load is None else load.bytes,
-        pending_age_s=0.0 if load is None else load.age_s,
-        paused="" if work is None else work.paused,
+        pending_records=load.records,
+        pending_bytes=load.bytes,
+        pending_age_s=load.age_s,
+        paused=work.paused,
     )

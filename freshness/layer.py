@@ -186,8 +186,8 @@ class FreshnessLayer:
         return NamespacesAnswer(
             status=FreshStatus.OK,
             applied_lsn=memory.applied_lsn,
-            forgotten_lsn=memory.forgotten_lsn,
-            held=tuple(name for i, name in memory.namespaces if i == request.index_id),
+            forgotten_lsn=memory.floor_lsn,
+            held=memory.held_names(request.index_id),
         )
 
     async def usage(self, partition: int) -> FreshUsage:

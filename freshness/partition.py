@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import OrderedDict
 
+from core.log import NO_LSN
 from core.operations import (
     CreateNamespace,
     DeleteAll,
@@ -16,7 +17,7 @@ from core.operations import (
 )
 from freshness.aging import Aged
 from freshness.held import HeldNamespace
-from freshness.protocol import Outcome, OutcomeKey
+from freshness.protocol import HeldName, Outcome, OutcomeKey
 
 # An outcome is asked for within the deadline of its request; at 1000 such requests a second these
 # are 10 s.
@@ -53,6 +54,19 @@ class PartitionMemory:
 
     def held(self, index_id: str, namespace: str) -> HeldNamespace | None:
         return self.namespaces.get((index_id, namespace))
+
+    @property
+    def floor_lsn(self) -> int:
+        """Above everything that was forgotten, of whatever namespace; published all the same."""
+        floors = (held.memory.floor_lsn for held in self.namespaces.values())
+        return max(self.forgotten_lsn, max(floors, default=NO_LSN))
+
+    def held_names(self, index_id: str) -> tuple[HeldName, ...]:
+        return tuple(
+            HeldName(name, None if held.overflowed else held.memory.exists, held.overflowed)
+            for (owner, name), held in self.namespaces.items()
+            if owner == index_id
+        )
 
     async def apply(self, write: NamespaceWrite, now_s: float) -> HeldNamespace:
         """One write at a time; reads may see a write of several entries grow."""

@@ -17,7 +17,7 @@ it asks with again.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -189,16 +189,26 @@ class NamespacesRequest:
     deadline_s: float = 2.0
 
 
+class HeldName(NamedTuple):
+    """A namespace of which anything is held. exists: what the entries held say, None if nothing.
+    overflowed: some are not held, so it has to be asked about.
+    """
+
+    name: str
+    exists: bool | None
+    overflowed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class NamespacesAnswer:
-    """held: the namespaces of which anything is held; each has to be asked about. Every other one
-    is, or is not, in any registry whose checkpoint is above `forgotten_lsn`.
+    """Where `held` does not say, a namespace is, or is not, in any registry whose checkpoint is
+    above `forgotten_lsn`; counts of those in `held` have to be asked for.
     """
 
     status: FreshStatus
     applied_lsn: int = NO_LSN
     forgotten_lsn: int = NO_LSN
-    held: tuple[str, ...] = ()
+    held: tuple[HeldName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Questions about namespaces: their names, their counts, and whether one existed before a write."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 
 from core.errors import DeadlineExceeded, NotFound, Unavailable
 from core.indexes import IndexInfo
@@ -10,6 +11,7 @@ from core.log import NO_LSN
 from freshness.protocol import (
     FreshReader,
     FreshStatus,
+    HeldName,
     NamespacesAnswer,
     NamespacesRequest,
     OutcomeKey,
@@ -33,7 +35,8 @@ from query.sight import ALL_TOUCHED, Sight, Wanted, Watch
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
 from storage.layout import FIRST_VERSION
-from storage.registry import NamespaceSummary
+from storage.registry import RegistryState
+from storage.registry_tree import NamespaceSummary
 
 # Namespaces counted at the same time; each may open some files.
 COUNTS_AT_ONCE = 16
@@ -48,6 +51,24 @@ class _Known:
     name: str
     partition: int
     summary: NamespaceSummary | None
+
+
+@dataclass(slots=True, eq=False)
+class _Surveyed:
+    """One partition. registry: names every namespace but those in `held`. held: those of which
+    freshness holds anything, and whether they exist.
+
+    seen: what the answer has seen of it, lowered by every look at a namespace that sees less:
+    freshness may be away since the survey.
+    """
+
+    wanted: Wanted
+    registry: RegistryState | None
+    held: dict[str, bool]
+    seen: Freshness
+
+    def saw(self, sight: Sight) -> None:
+        self.seen = _less(self.seen, sight.seen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,31 +89,44 @@ class NamespaceReads:
         self._counting = asyncio.Semaphore(COUNTS_AT_ONCE)
 
     async def stats(self, index: IndexInfo, options: ReadOptions) -> StatsResult:
-        wanted, known, seen = await self._survey(index, options)
-        counted = await self._counted(index, known, wanted, seen)
-        lsns = {partition: freshness.lsn for partition, freshness in seen.items()}
+        surveys = await self._survey(index, options)
+        found: list[NamespaceStats] = []
+        for partition, survey in surveys.items():
+            known = [k async for k in self._registered(index, partition, survey, "", "")]
+            known += [_Known(n, partition, None) for n, exists in survey.held.items() if exists]
+            found += await self._counted(index, known, survey)
         return StatsResult(
-            namespaces={stats.name: stats for stats in counted},
-            total=sum(stats.record_count for stats in counted),
-            freshness=_joined(seen),
-            lsns=lsns,
+            namespaces={stats.name: stats for stats in found},
+            total=sum(stats.record_count for stats in found),
+            freshness=_joined([survey.seen for survey in surveys.values()]),
+            lsns={partition: survey.seen.lsn for partition, survey in surveys.items()},
         )
 
     async def page(
         self, index: IndexInfo, prefix: str, limit: int, token: str | None, options: ReadOptions
     ) -> NamespacesResult:
         after = "" if token is None else decode_token(token)
-        wanted, known, seen = await self._survey(index, options)
-        known = sorted((k for k in known if k.name.startswith(prefix)), key=lambda k: k.name)
-        existing = await self._existing(index, known, wanted, seen)
-        following = [k for k in existing if k.name > after]
-        page = await self._counted(index, following[:limit], wanted, seen)
-        more = len(following) > limit
+        surveys = await self._survey(index, options)
+        following: list[_Known] = []
+        for partition, survey in surveys.items():
+            some = self._registered(index, partition, survey, prefix, after)
+            following += [known async for known in _first(limit + 1, some)]
+            following += [
+                _Known(name, partition, None)
+                for name, exists in survey.held.items()
+                if exists and name.startswith(prefix) and name > after
+            ]
+        following = nsmallest(limit + 1, following, key=lambda known: known.name)
+        page: list[NamespaceStats] = []
+        for partition, survey in surveys.items():
+            mine = [known for known in following[:limit] if known.partition == partition]
+            page += await self._counted(index, mine, survey)
+        total = [await self._total(index, survey, prefix) for survey in surveys.values()]
         return NamespacesResult(
-            namespaces=tuple(page),
-            next_token=encode_token(following[limit - 1].name) if more else None,
-            total=len(existing),
-            freshness=_joined(seen),
+            namespaces=tuple(sorted(page, key=lambda stats: stats.name)),
+            next_token=encode_token(following[limit - 1].name) if following[limit:] else None,
+            total=sum(total),
+            freshness=_joined([survey.seen for survey in surveys.values()]),
         )
 
     async def describe(
@@ -139,35 +173,67 @@ class NamespaceReads:
                 return None  # collected: too long ago to say
         return None
 
-    async def _survey(
-        self, index: IndexInfo, options: ReadOptions
-    ) -> tuple[dict[int, Wanted], list[_Known], dict[int, Freshness]]:
-        """Every namespace of the index that a registry or freshness knows, on all partitions."""
+    async def _survey(self, index: IndexInfo, options: ReadOptions) -> dict[int, _Surveyed]:
         partitions = range(self._parts.partitions)
-        parts = await asyncio.gather(*(self._on(index, p, options) for p in partitions))
-        wanted = {p: part[0] for p, part in zip(partitions, parts, strict=True)}
-        seen = {p: part[2] for p, part in zip(partitions, parts, strict=True)}
-        return wanted, [known for part in parts for known in part[1]], seen
+        found = await asyncio.gather(*(self._on(index, p, options) for p in partitions))
+        return dict(zip(partitions, found, strict=True))
 
-    async def _on(
-        self, index: IndexInfo, partition: int, options: ReadOptions
-    ) -> tuple[Wanted, list[_Known], Freshness]:
+    async def _on(self, index: IndexInfo, partition: int, options: ReadOptions) -> _Surveyed:
         wanted = await self._parts.watch.wanted(partition, options)
         answer = await self._ask(index.index_id, partition, wanted)
         forgotten = answer.forgotten_lsn if answer.status is FreshStatus.OK else None
         registry = await self._parts.registries.covering(partition, forgotten)
         lsn = max(answer.applied_lsn, NO_LSN if registry is None else registry.checkpoint - 1)
-        seen = Freshness(lsn, stale=lsn < wanted.lsn or not wanted.known)
-        if wanted.strict and seen.stale:
+        survey = _Surveyed(
+            wanted, registry, {}, Freshness(lsn, stale=lsn < wanted.lsn or not wanted.known)
+        )
+        if wanted.strict and survey.seen.stale:
             raise DeadlineExceeded(
                 f"reads see partition {partition} up to LSN {lsn}; "
                 f"{wanted.lsn} was not reached in time"
             )
-        held = {name: _Known(name, partition, None) for name in answer.held}
-        for (index_id, name), summary in ({} if registry is None else registry.namespaces).items():
-            if index_id == index.index_id and name not in held and not summary.deleted:
-                held[name] = _Known(name, partition, summary)
-        return wanted, list(held.values()), seen
+        for held in answer.held:
+            survey.held[held.name] = await self._exists(index, survey, held)
+        return survey
+
+    async def _exists(self, index: IndexInfo, survey: _Surveyed, held: HeldName) -> bool:
+        if held.overflowed:
+            request = self._parts.watch.request(index, held.name)
+            sight = await self._parts.watch.see(request, survey.wanted)
+            survey.saw(sight)
+            return sight.exists
+        if held.exists is not None:
+            return held.exists
+        return await self._is_registered(index, survey, held.name)
+
+    async def _is_registered(self, index: IndexInfo, survey: _Surveyed, name: str) -> bool:
+        if survey.registry is None:
+            return False
+        store = self._parts.registries.store
+        summary = await store.get(survey.registry, (index.index_id, name))
+        return summary is not None and not summary.deleted
+
+    async def _registered(
+        self, index: IndexInfo, partition: int, survey: _Surveyed, prefix: str, after: str
+    ) -> AsyncIterator[_Known]:
+        """Those that exist and of which freshness holds nothing, in the order of names."""
+        if survey.registry is None:
+            return
+        store = self._parts.registries.store
+        rows = store.walk(survey.registry, index.index_id, prefix, after)
+        async for (_, name), summary in rows:
+            if name not in survey.held and not summary.deleted:
+                yield _Known(name, partition, summary)
+
+    async def _total(self, index: IndexInfo, survey: _Surveyed, prefix: str) -> int:
+        total = 0
+        if survey.registry is not None:
+            store = self._parts.registries.store
+            total = await store.count(survey.registry, index.index_id, prefix)
+        for name, exists in survey.held.items():
+            if name.startswith(prefix):
+                total += exists - await self._is_registered(index, survey, name)
+        return total
 
     async def _ask(self, index_id: str, partition: int, wanted: Wanted) -> NamespacesAnswer:
         request = NamespacesRequest(
@@ -179,46 +245,23 @@ class NamespaceReads:
             return NamespacesAnswer(FreshStatus.NOT_READY)
         return answer if answer.status is FreshStatus.OK else NamespacesAnswer(answer.status)
 
-    async def _existing(
-        self,
-        index: IndexInfo,
-        known: Sequence[_Known],
-        wanted: dict[int, Wanted],
-        seen: dict[int, Freshness],
-    ) -> list[_Known]:
-        """`seen` is lowered to what each look saw: freshness may be away since the survey."""
-
-        async def exists(one: _Known) -> bool:
-            if one.summary is not None:
-                return True
-            async with self._counting:
-                request = self._parts.watch.request(index, one.name)
-                sight = await self._parts.watch.see(request, wanted[one.partition])
-            seen[one.partition] = _less(seen[one.partition], sight.seen)
-            return sight.exists
-
-        flags = await asyncio.gather(*(exists(one) for one in known))
-        return [one for one, flag in zip(known, flags, strict=True) if flag]
-
     async def _counted(
-        self,
-        index: IndexInfo,
-        known: Sequence[_Known],
-        wanted: dict[int, Wanted],
-        seen: dict[int, Freshness],
+        self, index: IndexInfo, known: Sequence[_Known], survey: _Surveyed
     ) -> list[NamespaceStats]:
-        """Of those that exist, in the same order; `seen` as in `_existing`."""
+        """Of those that exist."""
 
-        async def one(k: _Known) -> NamespaceStats | None:
-            if k.summary is not None:
-                return NamespaceStats(k.name, k.summary.record_count, k.summary.byte_count)
+        async def one(name: str) -> NamespaceStats | None:
             async with self._counting:
-                stats, sight = await self._count(index, k.name, wanted[k.partition])
-            seen[k.partition] = _less(seen[k.partition], sight.seen)
+                stats, sight = await self._count(index, name, survey.wanted)
+            survey.saw(sight)
             return stats if sight.exists else None
 
-        found = await asyncio.gather(*(one(k) for k in known))
-        return [stats for stats in found if stats is not None]
+        counted = await asyncio.gather(*(one(k.name) for k in known if k.summary is None))
+        return [stats for stats in counted if stats is not None] + [
+            NamespaceStats(k.name, k.summary.record_count, k.summary.byte_count)
+            for k in known
+            if k.summary is not None
+        ]
 
     async def _count(
         self, index: IndexInfo, namespace: str, wanted: Wanted
@@ -252,11 +295,18 @@ def _less(one: Freshness, other: Freshness) -> Freshness:
     )
 
 
-def _joined(seen: dict[int, Freshness]) -> Freshness:
+def _joined(seen: Sequence[Freshness]) -> Freshness:
     """LSNs of partitions do not compare: only one partition has an LSN to tell."""
-    lsn = next(iter(seen.values())).lsn if len(seen) == 1 else NO_LSN
     return Freshness(
-        lsn,
-        stale=any(f.stale for f in seen.values()),
-        overflowed=any(f.overflowed for f in seen.values()),
+        seen[0].lsn if len(seen) == 1 else NO_LSN,
+        stale=any(f.stale for f in seen),
+        overflowed=any(f.overflowed for f in seen),
     )
+
+
+async def _first(count: int, known: AsyncIterator[_Known]) -> AsyncIterator[_Known]:
+    async for one in known:
+        yield one
+        count -= 1
+        if not count:
+            return

@@ -14,10 +14,10 @@ FRESH_FOR_S = 2.0
 
 
 class RegistryCache:
-    """For one event loop. One registry per partition: some hundred bytes a namespace."""
+    """For one event loop. One root per partition, and bounded sections."""
 
     def __init__(self, registries: RegistryStore, clock: Clock) -> None:
-        self._registries = registries
+        self.store = registries
         self._clock = clock
         self._states: dict[int, tuple[RegistryState | None, float]] = {}
         self._locks: dict[int, asyncio.Lock] = {}
@@ -33,7 +33,7 @@ class RegistryCache:
             now_s = self._clock.monotonic()
             if now_s - read_s < FRESH_FOR_S if lsn is None else lsn < _checkpoint(state):
                 return state
-            state = await self._registries.newest(partition)
+            state = await self.store.newest(partition)
             self._states[partition] = (state, now_s)
         if lsn is not None and lsn >= _checkpoint(state):
             raise Unavailable(f"the registry of partition {partition} lags behind its checkpoint")

@@ -69,6 +69,20 @@ def registry_key(partition: int, version: int) -> str:
     return f"{registry_prefix(partition)}{version:0{VERSION_DIGITS}d}"
 
 
+def registry_roots_prefix(partition: int) -> str:
+    """What the keys of all versions begin with, and no section's: none has 10^19 predecessors."""
+    return f"{registry_prefix(partition)}0"
+
+
+def registry_sections_prefix(partition: int) -> str:
+    return f"{registry_prefix(partition)}sections/"
+
+
+def registry_section_name(uuid: str) -> str:
+    """Below the registry's prefix."""
+    return f"sections/{uuid}"
+
+
 def version_of(key: str) -> int | None:
     """The number at the end of a manifest's, boundary's or registry's key; None for a key that has
     none.

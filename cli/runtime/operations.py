@@ -11,7 +11,8 @@ from core.log import NO_LSN
 from infra.catalog.keys import new_key
 from infra.catalog.model import ApiKey, CatalogIndex, KeyRole
 from storage.commit import ManifestStore
-from storage.registry import NamespaceSummary, RegistryState, RegistryStore
+from storage.registry import RegistryState, RegistryStore
+from storage.registry_tree import NamespaceSummary
 
 # Manifests that one status reads for file counts: a GET each, so a bound on what a look costs.
 MANIFESTS_READ_MAX = 1000
@@ -71,7 +72,7 @@ class Operations:
     ) -> list[NamespaceStatus]:
         end = await self._parts.wal.end_offset(state.partition)
         rows: list[NamespaceStatus] = []
-        for (index_id, name), summary in state.namespaces.items():
+        async for (index_id, name), summary in self._registries.walk(state):
             owner = living.get(index_id)
             if owner is None or summary.deleted:
                 continue

@@ -182,5 +182,6 @@ async def test_namespaces_are_flushed_apart(world: World) -> None:
     await world.check()
     registry = await world.registry.newest(0)
     assert registry is not None
-    counts = {name: s.record_count for (_, name), s in registry.namespaces.items()}
+    rows = world.registry.walk(registry)
+    counts = {name: s.record_count async for (_, name), s in rows}
     assert counts == {f"n{number}": int(number != 3) for number in range(10)}

@@ -27,7 +27,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def held(world: World) -> set[str]:
     answers = [await world.fresh.namespaces(NamespacesRequest("i", p)) for p in range(PARTITIONS)]
-    return {name for answer in answers for name in answer.held}
+    return {one.name for answer in answers for one in answer.held}
 
 
 async def test_entries_that_made_no_manifest_are_forgotten_behind_the_checkpoint(

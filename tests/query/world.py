@@ -42,7 +42,8 @@ from storage.file_cache import FileCache
 from storage.id_run import write_run
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
-from storage.registry import NamespaceSummary, RegistryState, RegistryStore
+from storage.registry import RegistryState, RegistryStore
+from storage.registry_tree import NamespaceSummary
 from storage.rows import Rows
 from tests.freshness.logs import PartitionedLog, TestClock
 from tests.freshness.operations import State, applied, exists_after
@@ -217,16 +218,15 @@ class World:
                     deleted=manifest.deleted,
                 )
         newest = await self.registries.newest(partition)
-        state = RegistryState(
+        blank = RegistryState(
             partition=partition,
             log_id=self.log.log_id,
             log_epoch=0,
             owner_epoch=1,
-            version=1 if newest is None else newest.version + 1,
-            commit_uuid=new_uuid(),
-            checkpoint=checkpoint,
-            namespaces=summaries,
+            version=0,
+            commit_uuid="",
         )
+        state = await self.registries.changed(newest or blank, summaries, checkpoint)
         await self.registries.commit(state)
         if publish:
             await self.feed.publish(CheckpointEvent(partition, checkpoint))

@@ -6,14 +6,16 @@ import msgspec
 import pytest
 
 from core.errors import CorruptData, Fenced, Unavailable
+from storage.envelope import seal
 from storage.layout import registry_key
 from storage.registry import (
     KEEP_VERSIONS,
-    NamespaceSummary,
+    MAGIC,
     RegistryConflict,
     RegistryState,
     RegistryStore,
 )
+from storage.registry_tree import NamespaceSummary, inline_section
 from tests.storage.memory_store import MemoryStore
 
 NAMES = {("index-1", "books"), ("index-1", "日本/../"), ("index-2", "books")}
@@ -28,10 +30,19 @@ def state(version: int, *, owner_epoch: int = 1, commit_uuid: str = "") -> Regis
         version=version,
         commit_uuid=commit_uuid or f"{version}-{owner_epoch}",
         checkpoint=version * 100,
-        namespaces={
-            name: NamespaceSummary(generation=1, version=version, record_count=5) for name in NAMES
-        },
+        sections=(
+            inline_section(
+                [
+                    (name, NamespaceSummary(generation=1, version=version, record_count=5))
+                    for name in sorted(NAMES)
+                ]
+            ),
+        ),
     )
+
+
+def stored(one: RegistryState) -> bytes:
+    return seal(MAGIC, msgspec.msgpack.encode(one))
 
 
 async def test_the_newest_state_is_found() -> None:
@@ -100,13 +111,42 @@ async def test_a_lost_answer_is_settled_by_committing_again() -> None:
     assert await RegistryStore(store).newest(3) == state(1)
 
 
+FORMAT_ONE = {
+    "format": 1,
+    "partition": 3,
+    "log_id": "log",
+    "log_epoch": 1,
+    "owner_epoch": 1,
+    "version": 1,
+    "commit_uuid": "1-1",
+    "checkpoint": 100,
+    "namespaces": {n: {"generation": 1, "version": 1, "record_count": 5} for n in sorted(NAMES)},
+}
+
+
+async def test_format_one_is_read_and_what_follows_is_format_two() -> None:
+    store = MemoryStore()
+    store.objects[registry_key(3, 1)] = msgspec.msgpack.encode(FORMAT_ONE)
+    registry = RegistryStore(store)
+    newest = await registry.newest(3)
+    assert newest == state(1)
+    following = await registry.changed(newest, {}, 200)
+    await registry.commit(following)
+    assert store.objects[registry_key(3, 2)].startswith(MAGIC)
+    newest = await registry.newest(3)
+    assert newest == following
+    assert newest.sections == state(1).sections
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"\xc1", "is not a registry"),
-        (msgspec.msgpack.encode(msgspec.structs.replace(state(1), format=2)), "format 2"),
-        (msgspec.msgpack.encode(state(2)), "is that of partition 3, 2"),
-        (msgspec.msgpack.encode(msgspec.structs.replace(state(1), partition=4)), "partition 4"),
+        (msgspec.msgpack.encode({**FORMAT_ONE, "format": 3}), "format 3"),
+        (stored(state(2)), "is that of partition 3, 2"),
+        (stored(msgspec.structs.replace(state(1), partition=4)), "partition 4"),
+        (stored(state(1))[:-1], "does not match its checksum"),
+        (seal(MAGIC, b"\xc1"), "is not a registry"),
     ],
 )
 async def test_what_is_no_registry_is_named(data: bytes, message: str) -> None:
