@@ -1,18 +1,21 @@
 """What flushes and compactions work with: a namespace's chain of manifests, store and cache."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from builder.metrics import BuilderMetrics
 from core.clock import Clock, new_uuid
 from core.errors import LogMismatch
 from core.feed import ManifestEvent
 from core.object_store import ObjectStore
+from storage.boundary import BoundaryStore
 from storage.commit import ManifestConflict
 from storage.file_cache import FileCache
-from storage.layout import NamespaceSchema
+from storage.layout import FIRST_VERSION, NamespaceSchema
 from storage.manifest import Manifest
 
 
@@ -96,22 +99,47 @@ def check_log(shop: OfLog, manifest: Manifest) -> None:
         )
 
 
-def blank(shop: Workshop, target: Target, version: int) -> Manifest:
-    """A new commit's manifest, without content."""
+def blank(shop: Workshop, target: Target, newest: Manifest | None) -> Manifest:
+    """What follows `newest` (None: there is no manifest yet), without content."""
     schema = target.schema
     return Manifest(
         index_id=schema.index_id,
         namespace=schema.namespace,
         log_id=shop.log_id,
         log_epoch=shop.log_epoch,
-        version=version,
+        version=FIRST_VERSION if newest is None else newest.version + 1,
         generation=0,
         owner_epoch=target.owner_epoch,
         commit_uuid=new_uuid(),
         dimension=schema.dimension or 0,
         metric=schema.metric.value,
         created_ms=shop.clock.now_ms(),
+        boundary=0 if newest is None else newest.boundary,
     )
+
+
+def committed_as(content: Manifest, own: Manifest) -> Manifest:
+    """`content` with the fields of the commit `own`, which `blank` gave."""
+    return msgspec.structs.replace(
+        content,
+        version=own.version,
+        owner_epoch=own.owner_epoch,
+        commit_uuid=own.commit_uuid,
+        created_ms=own.created_ms,
+        boundary=own.boundary,
+    )
+
+
+async def were_collected(
+    shop: Workshop, prefix: str, names: Collection[str], since: int, newest: Manifest
+) -> bool:
+    """Whether garbage collection may have deleted an object that a job has put: it began on a
+    manifest with boundary `since`, and is to follow `newest`. Exact, whatever the clocks say.
+    """
+    if newest.boundary == since:
+        return False
+    gone = await BoundaryStore(shop.store).collected(prefix, since)
+    return gone is None or not gone.isdisjoint(names)
 
 
 def event_of(manifest: Manifest, partition: int) -> ManifestEvent:

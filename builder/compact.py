@@ -8,11 +8,18 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from builder.chain import Target, Workshop, blank, check_log, uninterrupted
+from builder.chain import (
+    Target,
+    Workshop,
+    blank,
+    check_log,
+    committed_as,
+    uninterrupted,
+    were_collected,
+)
 from builder.cluster import cluster
 from builder.grouping import Groups, group_order
 from builder.policy import (
@@ -37,6 +44,7 @@ from storage.id_run import merge_runs, write_run
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.namespace import NamespaceReader
+from storage.references import objects_of
 from storage.rows import Rows
 
 RowNumbers = npt.NDArray[np.int64]
@@ -73,22 +81,16 @@ async def commit_rewrite(
 ) -> Manifest | None:
     """Commit on top of `newest`, the newest manifest known; the committed one.
 
-    None: the rewrite's input is gone, the work is dropped. The caller serialises the namespace's
+    None: the rewrite's input is gone, or its own files by garbage collection; the work is dropped.
+    The caller serialises the namespace's
     commits.
     """
     for _ in range(CONFLICTS_MAX):
         check_log(shop, newest)
         merged = after_rewrite(newest, rewrite)
-        if merged is None:
+        if merged is None or await _collected(shop, target, newest, rewrite):
             return None
-        own = blank(shop, target, newest.version + 1)
-        following = msgspec.structs.replace(
-            merged,
-            version=own.version,
-            owner_epoch=own.owner_epoch,
-            commit_uuid=own.commit_uuid,
-            created_ms=own.created_ms,
-        )
+        following = committed_as(merged, blank(shop, target, newest))
         try:
             await uninterrupted(shop.chain.commit(following))
         except ManifestConflict as conflict:
@@ -96,6 +98,11 @@ async def commit_rewrite(
             continue
         return following
     raise Unavailable(f"{CONFLICTS_MAX} other commits came first, again and again")
+
+
+async def _collected(shop: Workshop, target: Target, newest: Manifest, rewrite: Rewrite) -> bool:
+    names = {ref.name for _, ref in objects_of(rewrite.outputs, rewrite.runs)}
+    return await were_collected(shop, target.schema.prefix, names, rewrite.boundary, newest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,6 +218,7 @@ class _Rewriting:
         files = self.snapshot.files
         return Rewrite(
             generation=self.snapshot.generation,
+            boundary=self.snapshot.boundary,
             known=frozenset(file.uuid for file in files),
             moved=tuple(_moved(files[place].uuid, parts) for place, parts in self.moves.items()),
             outputs=tuple(self.outputs),

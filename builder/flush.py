@@ -20,7 +20,7 @@ from storage.commit import ManifestConflict
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedObject, put_objects
 from storage.id_run import write_run
-from storage.layout import FIRST_VERSION, NamespaceSchema
+from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.rows import Rows
 
@@ -71,8 +71,8 @@ async def _follow(
     shop: Workshop, target: Target, manifest: Manifest | None, writes: Sequence[NamespaceWrite]
 ) -> Manifest | None:
     """The next manifest, its files in the store; None if there is nothing to commit."""
-    version = FIRST_VERSION if manifest is None else manifest.version + 1
-    following = msgspec.structs.replace(blank(shop, target, version), indexed_lsn=writes[-1].lsn)
+    own = blank(shop, target, manifest)
+    following = msgspec.structs.replace(own, indexed_lsn=writes[-1].lsn)
 
     async def spill(fold: Fold) -> Manifest:
         return await _materialized(shop, target, fold, following)

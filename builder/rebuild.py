@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
 from builder.chain import (
     MemoryChain,
     Target,
     Workshop,
     blank,
     check_log,
+    committed_as,
     event_of,
     uninterrupted,
+    were_collected,
 )
 from builder.compact import commit_rewrite, execute
 from builder.flush import flush
@@ -28,7 +28,7 @@ from builder.parts import BuilderParts
 from builder.pending import PendingWrites
 from builder.policy import plan
 from builder.settings import BuilderSettings
-from core.errors import Fenced, LogMismatch, NotFound, Unavailable
+from core.errors import FailedPrecondition, Fenced, LogMismatch, NotFound, Unavailable
 from core.indexes import IndexInfo, IndexState
 from core.log import Log
 from core.operations import NamespaceWrite
@@ -36,6 +36,7 @@ from core.partition import partition_of, wal_key
 from storage.commit import ManifestConflict
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
+from storage.references import objects_of
 
 # Each round replays what came since the last one, far less than a second's worth of writes; the
 # live builder commits about once a second.
@@ -126,10 +127,13 @@ async def _namespaces(
 
 @dataclass(slots=True, eq=False)
 class _Aside:
-    """One namespace being built. first_lsn: entries below are of earlier lives."""
+    """One namespace being built. first_lsn: entries below are of earlier lives. boundary: of the
+    manifest that was the newest before the first file was put.
+    """
 
     target: Target
     first_lsn: int
+    boundary: int
     pending: PendingWrites = field(default_factory=PendingWrites)
     manifest: Manifest | None = None
 
@@ -164,7 +168,9 @@ class _Replay:
         for manifest in manifests:
             name = manifest.namespace
             schema = NamespaceSchema(index.index_id, name, index.metric, index.dimension)
-            asides[name] = _Aside(Target(schema, owner_epoch=0), manifest.generation)
+            asides[name] = _Aside(
+                Target(schema, owner_epoch=0), manifest.generation, manifest.boundary
+            )
         return cls(
             parts=parts,
             shop=shop,
@@ -208,15 +214,15 @@ class _Replay:
                 )
             if built.deleted:
                 return None
+            prefix = aside.target.schema.prefix
+            names = {ref.name for _, ref in objects_of(built.files, built.id_runs)}
+            if await were_collected(self.shop, prefix, names, aside.boundary, live):
+                raise FailedPrecondition(
+                    f"garbage collection took files of namespace {name!r} before they were swapped "
+                    "in: set FIRNDB_GC_GRACE_S above what a rebuild takes, then try again"
+                )
             target = Target(aside.target.schema, live.owner_epoch)
-            own = blank(self.shop, target, live.version + 1)
-            following = msgspec.structs.replace(
-                built,
-                version=own.version,
-                owner_epoch=own.owner_epoch,
-                commit_uuid=own.commit_uuid,
-                created_ms=own.created_ms,
-            )
+            following = committed_as(built, blank(self.shop, target, live))
             try:
                 await uninterrupted(self.parts.manifests.commit(following))
             except (ManifestConflict, Fenced):

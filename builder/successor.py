@@ -33,12 +33,14 @@ class Moved:
 class Rewrite:
     """What one compaction has made from a manifest of `generation` with files `known` (uuids).
 
-    outputs: new files without dead rows; runs: their ids (or merged runs); replaced_runs: names of
-    runs that `runs` stand for. centroids_before: those the work was grouped by. reclustered: the
-    numbers of `centroids` have nothing to do with those before.
+    boundary: the round of garbage collection that the manifest was committed after. outputs: new
+    files without dead rows; runs: their ids (or merged runs); replaced_runs: names of runs that
+    `runs` stand for. centroids_before: those the work was grouped by. reclustered: the numbers of
+    `centroids` have nothing to do with those before.
     """
 
     generation: int
+    boundary: int
     known: frozenset[str]
     moved: tuple[Moved, ...]
     outputs: tuple[DataFile, ...]
