@@ -95,7 +95,9 @@ class Settings(BaseSettings):
     cache: Path | None = Field(
         None, description="folder of files cached from the object store; none: in the data folder"
     )
-    cache_bytes: int = Field(10 * GIB, ge=MIB, description="bound of that cache (default 10 GiB)")
+    cache_bytes: int = Field(
+        10 * GIB, ge=MIB, description="bound of that folder, open files included (default 10 GiB)"
+    )
 
     flush_records: int = Field(
         20_000, ge=1, description="a namespace is flushed at this many records"

@@ -4,13 +4,15 @@ import asyncio
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from core.errors import ObjectNotFound, Unavailable
+import pyarrow as pa
+
 from core.metric import Metric
 from core.object_store import ObjectStore
-from storage.file_reader import FileReader, as_bytes, map_file
+from storage.file_reader import FileReader, as_bytes
 from storage.id_run import IdRunReader
 from storage.local_copies import CopyCounters, LocalCopies
 from storage.manifest import DataFile, IdRun, ObjectRef
@@ -26,6 +28,19 @@ HEAP_CHECK_USES = 1_024
 
 Reader = FileReader | IdRunReader
 R = TypeVar("R", FileReader, IdRunReader)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """A kept reader, and where the bytes are that it reads."""
+
+    reader: Reader
+    heap_bytes: int
+    mapped_bytes: int
+
+    @property
+    def all_heap_bytes(self) -> int:
+        return self.heap_bytes + self.reader.heap_bytes
 
 
 class FileCache:
@@ -45,15 +60,17 @@ class FileCache:
         readers_max: int = READERS_MAX,
         heap_bytes_max: int = HEAP_BYTES_MAX,
     ) -> None:
-        """`folder` (made if missing) holds copies of at most `max_bytes`; unused over a local
-        store.
+        """`folder` (made if missing) takes at most `max_bytes`: half for copies that outlive the
+        process, half for the nameless ones of open readers; all for these over a local store.
         """
-        self._copies = LocalCopies(store, folder, max_bytes, self._copy_evicted)
+        self._max_mapped_bytes = max_bytes if store.local_path("a") else max_bytes // 2
+        self._copies = LocalCopies(store, folder, max_bytes // 2, self._copy_evicted)
+        self._mapped_bytes = 0
         self._readers_max = readers_max
         self._heap_bytes_max = heap_bytes_max
         # By the name of the Arrow object or id run, least recently used first.
-        self._readers: OrderedDict[str, Reader] = OrderedDict()
-        # Evicted readers that a query still holds: asked for again, they need no second mapping.
+        self._readers: OrderedDict[str, _Opened] = OrderedDict()
+        # Evicted readers that a query still holds: asked for again, they need no second copy.
         # They are not kept again, or a copy removed for want of room would never free its space.
         self._held: weakref.WeakValueDictionary[str, Reader] = weakref.WeakValueDictionary()
         self._opening: dict[str, asyncio.Task[Reader]] = {}
@@ -68,9 +85,9 @@ class FileCache:
         found = self._find(refs)
         if found is None:
 
-            def read(paths: list[Path]) -> FileReader:
-                vectors = paths[1] if file.vectors is not None else None
-                return FileReader(file, prefix, metric, dimension, paths[0], vectors)
+            def read(data: list[pa.Buffer]) -> FileReader:
+                vectors = data[1] if file.vectors is not None else None
+                return FileReader(file, prefix, metric, dimension, data[0], vectors)
 
             found = await self._single_flight(refs, lambda: self._load(prefix, refs, read))
         assert isinstance(found, FileReader)
@@ -82,8 +99,8 @@ class FileCache:
         found = self._find(refs)
         if found is None:
 
-            def read(paths: list[Path]) -> IdRunReader:
-                return IdRunReader(as_bytes(map_file(paths[0])), run)
+            def read(data: list[pa.Buffer]) -> IdRunReader:
+                return IdRunReader(as_bytes(data[0]), run)
 
             found = await self._single_flight(refs, lambda: self._load(prefix, refs, read))
         assert isinstance(found, IdRunReader)
@@ -99,8 +116,13 @@ class FileCache:
 
     @property
     def heap_bytes(self) -> int:
-        """What the kept readers built on the heap, estimated; without mappings."""
-        return sum(reader.heap_bytes for reader in self._readers.values())
+        """What the kept readers have on the heap, estimated: small files, and what was built."""
+        return sum(opened.all_heap_bytes for opened in self._readers.values())
+
+    @property
+    def mapped_bytes(self) -> int:
+        """What the kept readers have in nameless files: disk, and memory while it is there."""
+        return self._mapped_bytes
 
     @property
     def copied_bytes(self) -> int:
@@ -117,42 +139,49 @@ class FileCache:
         for task in opening:
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
-        self._readers.clear()
+        for name in list(self._readers):
+            self._drop(name)
 
     def _find(self, refs: tuple[ObjectRef, ...]) -> Reader | None:
         name = refs[0].name
-        found = self._readers.get(name)
-        if found is not None:
+        found = self._held.get(name)
+        if name in self._readers:
             self._readers.move_to_end(name)
             self._copies.touch(ref.name for ref in refs)
-        else:
-            found = self._held.get(name)
         if found is not None:
             self.hits += 1
             self._shed()
         return found
 
-    def _keep(self, name: str, reader: Reader) -> None:
-        self._readers[name] = self._held[name] = reader
+    def _keep(self, name: str, opened: _Opened) -> None:
+        self._readers[name] = opened
+        self._held[name] = opened.reader
+        self._mapped_bytes += opened.mapped_bytes
         self._shed()
+
+    def _drop(self, name: str) -> None:
+        opened = self._readers.pop(name, None)
+        if opened is not None:
+            self._mapped_bytes -= opened.mapped_bytes
 
     def _shed(self) -> None:
         """Lets go of the least recently used readers until the rest are within the bounds."""
-        while len(self._readers) > self._readers_max:
-            self._readers.popitem(last=False)
+        while len(self._readers) > self._readers_max or self._mapped_bytes > self._max_mapped_bytes:
+            self._drop(next(iter(self._readers)))
         if (self.hits + self.misses) % HEAP_CHECK_USES:
             return
         excess = self.heap_bytes - self._heap_bytes_max
         while excess > 0 and len(self._readers) > 1:
-            _, reader = self._readers.popitem(last=False)
-            excess -= reader.heap_bytes
+            name, opened = next(iter(self._readers.items()))
+            self._drop(name)
+            excess -= opened.all_heap_bytes
 
     def _copy_evicted(self, name: str) -> None:
-        self._readers.pop(name.removesuffix(".ann") + ".arrow", None)
-        self._readers.pop(name, None)
+        self._drop(name.removesuffix(".ann") + ".arrow")
+        self._drop(name)
 
     async def _single_flight(
-        self, refs: tuple[ObjectRef, ...], load: Callable[[], Awaitable[R]]
+        self, refs: tuple[ObjectRef, ...], load: Callable[[], Awaitable[_Opened]]
     ) -> Reader:
         """One load per file; a caller that is cancelled does not cancel it for the others."""
         name = refs[0].name
@@ -162,9 +191,9 @@ class FileCache:
 
             async def run() -> Reader:
                 try:
-                    reader = await load()
-                    self._keep(name, reader)
-                    return reader
+                    opened = await load()
+                    self._keep(name, opened)
+                    return opened.reader
                 finally:
                     del self._opening[name]
 
@@ -174,17 +203,14 @@ class FileCache:
         return await asyncio.shield(task)
 
     async def _load(
-        self, prefix: str, refs: tuple[ObjectRef, ...], read: Callable[[list[Path]], R]
-    ) -> R:
-        names = [ref.name for ref in refs]
-        # Pinned, or one object's arrival could evict the other before it is mapped.
-        with self._copies.pinned(names):
-            for _ in range(2):
-                paths = await asyncio.gather(*(self._copies.path(prefix, ref) for ref in refs))
-                try:
-                    return await asyncio.to_thread(read, paths)
-                except FileNotFoundError:  # removed behind our back: look again, fetch again
-                    self._copies.remove(names)
-                except OSError as error:
-                    raise Unavailable(f"cannot map {paths}: {error}") from error
-        raise ObjectNotFound(f"the files of {prefix}{names[0]} vanish while they are opened")
+        self,
+        prefix: str,
+        refs: tuple[ObjectRef, ...],
+        read: Callable[[list[pa.Buffer]], R],
+    ) -> _Opened:
+        copies = await asyncio.gather(*(self._copies.read(prefix, ref) for ref in refs))
+        return _Opened(
+            await asyncio.to_thread(read, [copy.data for copy in copies]),
+            sum(copy.heap_bytes for copy in copies),
+            sum(copy.mapped_bytes for copy in copies),
+        )

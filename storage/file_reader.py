@@ -1,13 +1,12 @@
 """`FileReader`: one data file (cluster file or delta) opened, read by row and by column.
 
 Rows that died since are the manifest's business (`DataFile.dead`): one reader serves many
-manifests, so whoever combines the two drops them. Files are mapped, not read; the mapping outlives
-the file's removal, and no file descriptor is held.
+manifests, so whoever combines the two drops them. All is read in place, out of private copies: the
+object may be damaged or removed meanwhile. No file descriptor is held.
 """
 
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -50,16 +49,15 @@ class FileReader:
         prefix: str,
         metric: Metric,
         dimension: int | None,
-        columns_path: Path,
-        vectors_path: Path | None,
+        columns: pa.Buffer,
+        vectors: pa.Buffer | None,
     ) -> None:
-        """Maps verified files. `CorruptData` if they say that they are not what was asked for."""
+        """Of verified bytes. `CorruptData` if they say that they are not what was asked for."""
         self.uuid = file.uuid
         self.metric = metric
         self.dimension = dimension or None
-        self._columns_file = ColumnsFile(map_file(columns_path), prefix + file.columns.name)
-        self._vectors_path = vectors_path
-        self._vectors_data = None if vectors_path is None else map_file(vectors_path)
+        self._columns_file = ColumnsFile(columns, prefix + file.columns.name)
+        self._vectors_data = vectors
         self._lock = threading.RLock()
         self._built: dict[str, tuple[object, int]] = {}
         self._check(file, prefix)
@@ -151,18 +149,14 @@ class FileReader:
 
     def annoy(self) -> AnnoyIndex:
         """The trees of a dense cluster file; `ValueError` for any other file, which has none."""
-        return self._once("annoy", self._open_annoy, 0)
+        size = 0 if self._vectors_data is None else self._vectors_data.size
+        return self._once("annoy", self._open_annoy, size)
 
     @property
     def heap_bytes(self) -> int:
-        """What was built lazily so far, estimated; without the mapped files."""
+        """What was built lazily so far, estimated; without the bytes given."""
         sparse = 0 if self.sparse is None else _SPARSE_BYTES_PER_VALUE * self.sparse.values.size
         return sparse + sum(size for _, size in list(self._built.values()))
-
-    @property
-    def mapped_bytes(self) -> int:
-        vectors = 0 if self._vectors_data is None else self._vectors_data.size
-        return int(self._columns_file.data.size + vectors)
 
     def _once(self, name: str, build: Callable[[], T], size: int) -> T:
         found = self._built.get(name)
@@ -185,14 +179,14 @@ class FileReader:
         return annoy_vectors(as_bytes(self._vectors_data), self.rows, self.dimension, self.metric)
 
     def _open_annoy(self) -> AnnoyIndex:
-        if self._vectors_path is None or self._vectors_data is None or self.dimension is None:
+        """Annoy knows only paths and keeps the mapping of what is there, so it gets a copy in
+        memory; only files beyond some 20,000 rows are searched by their trees.
+        """
+        if self._vectors_data is None or self.dimension is None:
             raise ValueError(f"file {self.uuid} has no Annoy object")
-        try:
-            return open_annoy(self._vectors_path, self.dimension, self.metric)
-        except OSError:  # evicted from the cache since: the mapping still has the bytes
-            with scratch_file() as path:
-                path.write_bytes(self._vectors_data)
-                return open_annoy(path, self.dimension, self.metric)
+        with scratch_file() as path:
+            path.write_bytes(self._vectors_data)
+            return open_annoy(path, self.dimension, self.metric)
 
     def _check(self, file: DataFile, prefix: str) -> None:
         header, name = self._columns_file.header, prefix + file.columns.name
@@ -214,12 +208,6 @@ class FileReader:
             raise CorruptData(f"{name} has no vectors")
         if stored is not None and stored.shape[1] != self.dimension:
             raise CorruptData(f"{name} has vectors of dimension {stored.shape[1]}")
-
-
-def map_file(path: Path) -> pa.Buffer:
-    """The whole file, mapped read-only; its descriptor is closed, the buffer has the mapping."""
-    with pa.memory_map(str(path)) as source:
-        return source.read_buffer()
 
 
 def as_bytes(data: pa.Buffer) -> npt.NDArray[np.uint8]:

@@ -1,48 +1,44 @@
-"""Verified files on this machine with the bytes of immutable objects, bounded by size.
+"""Files on this machine with the bytes of immutable objects: bounded, verified at each read.
 
-Where the store is a local folder, its own files are verified and used, and nothing is copied. Names
-are uuids, so a copy is never stale; copies that an earlier process left are used again once their
-checksum is verified.
+Where the store is a local folder, no second file is kept. Names are uuids, so a copy is never
+stale; copies that an earlier process left are used again.
 """
 
 import asyncio
 import os
 import re
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.clock import new_uuid
-from core.errors import ConfigError, CorruptData, ObjectNotFound, Unavailable
+from core.errors import ConfigError, CorruptData, Unavailable
 from core.object_store import ObjectStore
 from storage.checksum import checksum
 from storage.manifest import ObjectRef
+from storage.private_copy import PARTIAL, PrivateCopy, private_copy, write_whole
 
 # Objects of a few megabytes each are in memory while they arrive: some 100 MB in all.
 FETCHES_MAX = 32
-# Names, some 200 bytes each; one that fell out is verified again at its next opening.
-VERIFIED_MAX = 65_536
-_PARTIAL = ".part"
 _COPY_NAME = re.compile(r"(clusters|deltas|ids)-\w+(\.ann|\.arrow)?")
 
 
 @dataclass(slots=True)
 class CopyCounters:
-    """Since the start of the process. corrupt: times that bytes did not match their checksum."""
+    """Since the start of the process. corrupt_copies: copies here that were damaged or gone;
+    corrupt_objects: times that the store gave bytes that do not match their checksum.
+    """
 
     fetches: int = 0
     fetched_bytes: int = 0
-    corrupt: int = 0
+    corrupt_copies: int = 0
+    corrupt_objects: int = 0
     evictions: int = 0
 
 
 class LocalCopies:
-    """For one event loop; one process per folder.
-
-    The bound holds except for a copy that is larger than all of it, and for those pinned.
-    """
+    """For one event loop; one process per folder."""
 
     def __init__(
         self, store: ObjectStore, folder: Path, max_bytes: int, evicted: Callable[[str], None]
@@ -57,8 +53,6 @@ class LocalCopies:
         self._max_bytes = max_bytes
         self._evicted = evicted
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by object name, least recent first
-        self._verified: OrderedDict[str, None] = OrderedDict()
-        self._pins: Counter[str] = Counter()
         self._fetches = asyncio.Semaphore(FETCHES_MAX)
         self.bytes = 0
         self.counters = CopyCounters()
@@ -67,39 +61,22 @@ class LocalCopies:
         except OSError as error:
             raise ConfigError(f"the cache folder {folder} cannot be used: {error}") from error
 
-    async def path(self, prefix: str, ref: ObjectRef) -> Path:
-        """A file with the object's verified bytes; stays there while it is pinned.
+    async def read(self, prefix: str, ref: ObjectRef) -> PrivateCopy:
+        """The object's verified bytes, its copy's if there is one, else the store's.
 
         `CorruptData` naming the object when its bytes were wrong twice; `ObjectNotFound`;
         `Unavailable`. One call at a time for one object.
         """
-        own = self._store.local_path(prefix + ref.name)
-        if own is not None:
-            await self._verify_own(own, prefix, ref)
-            return own
-        path = self._folder / _copy_name(ref.name)
         if ref.name in self._sizes:
             self.touch((ref.name,))
-            if ref.name in self._verified:
-                return path
-            if await asyncio.to_thread(_matches, path, ref):
-                self._mark_verified(ref.name)
-                return path
-            self.counters.corrupt += 1
-            self.remove((ref.name,))
-        await self._fetch(prefix, ref, path)
-        return path
-
-    @contextmanager
-    def pinned(self, names: Iterable[str]) -> Iterator[None]:
-        """Within it, the copies of these objects are not removed for want of room."""
-        pins = Counter(names)
-        self._pins += pins
-        try:
-            yield
-        finally:
-            self._pins -= pins
-            self._make_room(0)
+            path = self._folder / _copy_name(ref.name)
+            found = await asyncio.to_thread(_read_copy, path, ref, self._folder)
+            if found is not None:
+                return found
+            if ref.name in self._sizes:  # else it was evicted just now
+                self.counters.corrupt_copies += 1
+                self.remove((ref.name,))
+        return await self._fetch(prefix, ref)
 
     def touch(self, names: Iterable[str]) -> None:
         """These were used just now."""
@@ -108,64 +85,47 @@ class LocalCopies:
                 self._sizes.move_to_end(name)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget these, and whether they were verified. What is mapped stays valid."""
+        """Forget these copies; what was read of them stays valid."""
         for name in names:
-            self._verified.pop(name, None)
             size = self._sizes.pop(name, None)
             if size is not None:
                 self.bytes -= size
                 (self._folder / _copy_name(name)).unlink(missing_ok=True)
                 self._evicted(name)
 
-    async def _verify_own(self, path: Path, prefix: str, ref: ObjectRef) -> None:
-        """The store's own file, once per process; read twice before it is called corrupt."""
-        if ref.name in self._verified:
-            return
-        for _ in range(2):
-            if await asyncio.to_thread(_matches, path, ref):
-                self._mark_verified(ref.name)
-                return
-            if await self._store.stat(prefix + ref.name) is None:
-                raise ObjectNotFound(f"there is no object {prefix}{ref.name}")
-            self.counters.corrupt += 1
-        raise _corrupt(prefix, ref)
-
-    async def _fetch(self, prefix: str, ref: ObjectRef, path: Path) -> None:
+    async def _fetch(self, prefix: str, ref: ObjectRef) -> PrivateCopy:
+        key = prefix + ref.name
         async with self._fetches:
             for _ in range(2):
-                data = await self._store.get(prefix + ref.name)
+                data = await self._store.get(key)
                 self.counters.fetches += 1
                 self.counters.fetched_bytes += len(data)
                 if await asyncio.to_thread(_are, data, ref):
-                    self._make_room(ref.size)
-                    await asyncio.to_thread(_write, path, data)
-                    self._sizes[ref.name] = ref.size
-                    self.bytes += ref.size
-                    self._mark_verified(ref.name)
-                    return
-                self.counters.corrupt += 1
-        raise _corrupt(prefix, ref)
+                    # a local store's own file is copy enough
+                    if self._store.local_path(key) is None and ref.size <= self._max_bytes:
+                        await self._keep(ref, data)
+                    return await asyncio.to_thread(private_copy, data, self._folder)
+                self.counters.corrupt_objects += 1
+        raise CorruptData(f"object {key} does not match its checksum {ref.checksum}")
 
-    def _mark_verified(self, name: str) -> None:
-        self._verified[name] = None
-        if len(self._verified) > VERIFIED_MAX:
-            self._verified.popitem(last=False)
+    async def _keep(self, ref: ObjectRef, data: bytes) -> None:
+        self._make_room(ref.size)
+        await asyncio.to_thread(_write, self._folder / _copy_name(ref.name), data)
+        self._sizes[ref.name] = ref.size
+        self.bytes += ref.size
+        self._make_room(0)  # others may have come meanwhile
 
     def _make_room(self, size: int) -> None:
-        """Removes unpinned copies, least recently used first, until `size` more bytes fit."""
-        if self.bytes + size <= self._max_bytes:
-            return
-        for name in [name for name in self._sizes if name not in self._pins]:
-            self.remove((name,))
+        """Removes copies, least recently used first, until `size` more bytes fit."""
+        while self._sizes and self.bytes + size > self._max_bytes:
+            self.remove((next(iter(self._sizes)),))
             self.counters.evictions += 1
-            if self.bytes + size <= self._max_bytes:
-                return
 
     def _take_over(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         found = []
         for entry in os.scandir(self._folder):
-            if entry.name.endswith(_PARTIAL):
+            if entry.name.endswith(PARTIAL):
                 os.unlink(entry.path)
             elif _COPY_NAME.fullmatch(entry.name):
                 status = entry.stat()
@@ -181,28 +141,27 @@ def _copy_name(object_name: str) -> str:
 
 
 def _are(data: bytes, ref: ObjectRef) -> bool:
-    return checksum(data) == ref.checksum
+    return len(data) == ref.size and checksum(data) == ref.checksum
 
 
-def _matches(path: Path, ref: ObjectRef) -> bool:
+def _read_copy(path: Path, ref: ObjectRef, folder: Path) -> PrivateCopy | None:
+    """None if it is not there or not what it was."""
     try:
-        return path.stat().st_size == ref.size and _are(path.read_bytes(), ref)
+        data = path.read_bytes()
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         raise Unavailable(f"cannot read {path}: {error}") from error
+    return private_copy(data, folder) if _are(data, ref) else None
 
 
 def _write(path: Path, data: bytes) -> None:
     """Appears complete or not at all. Not synced: after a crash the checksum decides."""
-    partial = path.with_name(f"{path.name}-{new_uuid()}{_PARTIAL}")
+    partial = path.with_name(f"{path.name}-{new_uuid()}{PARTIAL}")
     try:
-        partial.write_bytes(data)
+        with partial.open("xb", buffering=0) as file:
+            write_whole(file.fileno(), data)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise Unavailable(f"cannot write to the cache folder {path.parent}: {error}") from error
-
-
-def _corrupt(prefix: str, ref: ObjectRef) -> CorruptData:
-    return CorruptData(f"object {prefix}{ref.name} does not match its checksum {ref.checksum}")

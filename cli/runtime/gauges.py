@@ -35,12 +35,20 @@ def show_cache(parts: Parts, cache: FileCache) -> None:
     gauge("firndb_cache_bytes", "Bytes of cached files on disk").set_function(
         lambda: cache.copied_bytes
     )
-    gauge("firndb_cache_heap_bytes", "Memory of what open files have built").set_function(
+    gauge("firndb_cache_mapped_bytes", "Bytes of open files, on disk and nameless").set_function(
+        lambda: cache.mapped_bytes
+    )
+    gauge("firndb_cache_heap_bytes", "Memory of small open files and what was built").set_function(
         lambda: cache.heap_bytes
     )
-    gauge("firndb_cache_open_files", "Data files and id runs that are mapped").set_function(
+    gauge("firndb_cache_open_files", "Data files and id runs that are open").set_function(
         lambda: cache.readers
     )
+    corrupt = gauge(
+        "firndb_cache_corrupt_reads", "Reads since the start that failed their checksum", ["source"]
+    )
+    corrupt.labels("copy").set_function(lambda: cache.copies.corrupt_copies)
+    corrupt.labels("store").set_function(lambda: cache.copies.corrupt_objects)
 
 
 def show_freshness(parts: Parts, freshness: FreshnessLayer) -> None:

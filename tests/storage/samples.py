@@ -1,16 +1,16 @@
 """Rows, files and manifests for the tests of the storage package."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from pyroaring import BitMap
 
 from core.metric import Metric
 from core.object_store import ObjectStore
 from core.records import Metadata, SparseValues
-from storage.encoded_file import EncodedFile, EncodedObject, put_objects
+from storage.encoded_file import EncodedFile, put_objects
 from storage.file_cache import FileCache
 from storage.file_reader import FileReader
 from storage.layout import NamespaceSchema
@@ -60,20 +60,12 @@ def sample_rows(
     )
 
 
-def open_here(encoded: EncodedFile, of: NamespaceSchema, folder: Path) -> FileReader:
-    """The reader of a file written to `folder`, without any store or cache."""
-    paths = {o.ref.name: _written(o, folder) for o in encoded.objects}
+def open_here(encoded: EncodedFile, of: NamespaceSchema) -> FileReader:
+    """The reader of a file just written, without any store or cache."""
+    data = {o.ref.name: pa.py_buffer(o.data) for o in encoded.objects}
     file = encoded.file
-    vectors = None if file.vectors is None else paths[file.vectors.name]
-    columns = paths[file.columns.name]
-    return FileReader(file, of.prefix, of.metric, of.dimension, columns, vectors)
-
-
-def _written(encoded: EncodedObject, folder: Path) -> Path:
-    path = folder / encoded.ref.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.data)
-    return path
+    vectors = None if file.vectors is None else data[file.vectors.name]
+    return FileReader(file, of.prefix, of.metric, of.dimension, data[file.columns.name], vectors)
 
 
 def with_dead(file: DataFile, rows: Sequence[int]) -> DataFile:

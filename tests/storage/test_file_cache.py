@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import ConfigError, CorruptData, ObjectNotFound, Unavailable
 from infra.objects.local import LocalStore
-from storage import file_cache
+from storage import file_cache, private_copy
 from storage.checksum import id_hashes
 from storage.cluster_file import write_cluster
 from storage.delta_file import write_delta
@@ -124,7 +124,7 @@ async def test_a_damaged_download_is_fetched_again(store: MemoryStore, tmp_path:
     cache = FileCache(store, tmp_path, LARGE)
     reader = await opened(cache, DENSE, file)
     assert_same_rows(reader.take(np.arange(50)), ROWS)
-    assert cache.copies.corrupt == 1
+    assert cache.copies.corrupt_objects == 1
 
 
 async def test_a_damaged_object_is_named_and_never_served(
@@ -136,7 +136,7 @@ async def test_a_damaged_object_is_named_and_never_served(
     cache = FileCache(store, tmp_path, LARGE)
     with pytest.raises(CorruptData, match=key):
         await opened(cache, DENSE, file)
-    assert cache.copies.corrupt == 2
+    assert cache.copies.corrupt_objects == 2
     assert not any("arrow" in name for name in copies(tmp_path))
     store.damaged_reads.clear()  # the object was repaired
     assert (await opened(cache, DENSE, file)).rows == 50
@@ -173,7 +173,7 @@ async def test_copies_damaged_while_down_are_noticed(store: MemoryStore, tmp_pat
     damage_copies(tmp_path)
     again = FileCache(store, tmp_path, LARGE)
     assert_same_rows((await opened(again, DENSE, file)).take(np.arange(50)), ROWS)
-    assert again.copies.corrupt == 2
+    assert again.copies.corrupt_copies == 2
     assert store.calls["get"] == 4
 
 
@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_is_a_setting_to_change(tmp_path: Path) -> None:
 
 async def test_the_least_recently_used_copies_go_first(store: MemoryStore, tmp_path: Path) -> None:
     files = [await put_cluster(store) for _ in range(4)]
-    cache = FileCache(store, tmp_path, 3 * size_of(files[0]))
+    cache = FileCache(store, tmp_path, 6 * size_of(files[0]))
     for file in files[:3]:
         await opened(cache, DENSE, file)
     await opened(cache, DENSE, files[0])  # a hit, so files[1] is the oldest now
@@ -219,7 +219,7 @@ async def test_the_least_recently_used_copies_go_first(store: MemoryStore, tmp_p
 
 async def test_opening_a_copy_again_counts_as_its_use(store: MemoryStore, tmp_path: Path) -> None:
     files = [await put_cluster(store) for _ in range(3)]
-    cache = FileCache(store, tmp_path, 2 * size_of(files[0]), readers_max=0)
+    cache = FileCache(store, tmp_path, 4 * size_of(files[0]), readers_max=0)
     for file in (files[0], files[1], files[0], files[2]):
         await opened(cache, DENSE, file)
         await let_go()
@@ -231,11 +231,11 @@ async def test_an_evicted_file_stays_readable_for_who_holds_it(
     store: MemoryStore, tmp_path: Path
 ) -> None:
     first, second = await put_cluster(store), await put_cluster(store)
-    cache = FileCache(store, tmp_path, size_of(first))
+    cache = FileCache(store, tmp_path, 2 * size_of(first))
     held = await opened(cache, DENSE, first)
     await opened(cache, DENSE, second)
     assert not any(first.uuid in name for name in copies(tmp_path))
-    assert await opened(cache, DENSE, first) is held  # while held, no second mapping is made
+    assert await opened(cache, DENSE, first) is held  # while held, no second copy is made
     assert_same_rows(held.take(np.arange(50)), ROWS)
     del held
     gc.collect()
@@ -243,7 +243,6 @@ async def test_an_evicted_file_stays_readable_for_who_holds_it(
 
 
 async def test_a_cache_smaller_than_a_file_still_works(store: MemoryStore, tmp_path: Path) -> None:
-    """Its two objects arrive one after the other and must not evict each other."""
     cache = FileCache(store, tmp_path, 1)
     files = [await put_cluster(store) for _ in range(5)]
     readers = await asyncio.gather(*(opened(cache, DENSE, file) for file in files))
@@ -270,15 +269,36 @@ async def test_readers_heap_is_bounded(
 ) -> None:
     monkeypatch.setattr(file_cache, "HEAP_CHECK_USES", 1)
     files = [await put_cluster(store) for _ in range(6)]
-    cache = FileCache(store, tmp_path, LARGE, heap_bytes_max=900)
+    bound = 2 * (size_of(files[0]) + 400) + 100  # of small files the bytes are on the heap too
+    cache = FileCache(store, tmp_path, LARGE, heap_bytes_max=bound)
     for file in files:
         assert len((await opened(cache, DENSE, file)).hashes) == 50  # 400 bytes
     await opened(cache, DENSE, files[-1])
-    assert cache.heap_bytes <= 900
+    assert cache.heap_bytes <= bound
     assert cache.readers == 2
+    assert cache.mapped_bytes == 0
 
 
-async def test_a_local_stores_own_files_are_mapped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", [False, True])
+async def test_what_open_readers_map_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    monkeypatch.setattr(private_copy, "HEAP_OBJECT_BYTES", 0)
+    store = LocalStore(tmp_path / "objects") if local else MemoryStore()
+    files = [await put_cluster(store) for _ in range(6)]
+    cache = FileCache(store, tmp_path / "cache", 4 * size_of(files[0]))
+    for file in files:
+        await opened(cache, DENSE, file)
+        assert cache.mapped_bytes + cache.copied_bytes <= 4 * size_of(file)
+        assert cache.mapped_bytes == cache.readers * size_of(file)
+        assert cache.heap_bytes == 0
+    assert cache.readers == (4 if local else 2)
+    await cache.close()
+    assert cache.mapped_bytes == 0
+    await store.close()
+
+
+async def test_of_a_local_stores_files_no_second_copies_are_kept(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "objects")
     file = await put_cluster(store)
     cache = FileCache(store, tmp_path / "cache", LARGE)
