@@ -163,14 +163,17 @@ class Fold:
         for at in (await self._base.locate(sorted(wanted))).values():
             if at.row not in self.dead[at.file]:
                 by_file.setdefault(at.file, []).append(at.row)
-        for file, rows in by_file.items():
-            opened = await self._base.file(file)
+        readers = await self._base.files(list(by_file))
+        for (file, rows), opened in zip(by_file.items(), readers, strict=True):
             taken = await asyncio.to_thread(opened.take, np.array(rows, dtype=np.int64))
             for number, row in enumerate(rows):
                 self._read[taken.ids[number]] = (file, row, taken.stored(number))
 
     async def _place(self) -> None:
-        """Mark dead the base rows of the ids that the overlay has taken over."""
+        """Mark dead the base rows of the ids that the overlay has taken over.
+
+        Reads id runs, and no data file but bare ones.
+        """
         if self._unplaced and self.keeps_base:
             for at in (await self._base.locate(sorted(self._unplaced))).values():
                 self.dead[at.file].add(at.row)

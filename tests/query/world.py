@@ -33,13 +33,12 @@ from ingest.admit import Admitted, admit
 from ingest.wire import encode
 from query.positions import LogPositions
 from query.service import QueryParts, QueryService, QuerySettings
-from storage.checksum import id_hashes
 from storage.cluster_file import write_cluster
 from storage.commit import ManifestStore
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedFile, put_objects
 from storage.file_cache import FileCache
-from storage.id_run import write_run
+from storage.id_run import FileIds, write_runs
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.registry import RegistryState, RegistryStore
@@ -290,12 +289,13 @@ class World:
             dead = self.random.sample(stale, min(len(stale), self.random.choice((0, 1, 2))))
             encoded = self._file(schema, part, dead, centroids)
             await put_objects(self.store, schema.prefix, encoded.objects)
-            files.append(encoded.file)
-            if self.random.random() < 0.7:
-                hashes = id_hashes([s.record.id for s in (*part, *dead)])
-                run = write_run([(encoded.file.uuid, hashes)])
-                await put_objects(self.store, schema.prefix, [run.object])
-                runs.append(run.run)
+            covered = self.random.random() < 0.7
+            files.append(msgspec.structs.replace(encoded.file, in_runs=covered))
+            if covered:
+                ids = [s.record.id for s in (*part, *dead)]
+                for run in write_runs([FileIds(encoded.file.uuid, ids)], 1):
+                    await put_objects(self.store, schema.prefix, [run.object])
+                    runs.append(run.run)
         return Manifest(
             index_id=index.index_id,
             namespace=namespace,
