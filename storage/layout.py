@@ -61,6 +61,14 @@ def boundary_key(prefix: str, number: int) -> str:
     return f"{prefix}boundary/{number:0{VERSION_DIGITS}d}"
 
 
+def snapshots_prefix(prefix: str) -> str:
+    return f"{prefix}snapshots/"
+
+
+def snapshot_key(prefix: str, snapshot_id: str) -> str:
+    return f"{prefix}snapshots/{snapshot_id}"
+
+
 def registry_prefix(partition: int) -> str:
     return f"registry/{partition:0{PARTITION_DIGITS}d}/"
 
