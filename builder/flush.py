@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from builder.apply import Fold
+from builder.attach import Attachments
 from builder.chain import Target, Workshop, blank, check_log, uninterrupted
 from builder.grouping import Groups, group_order
 from builder.successor import with_dead, with_files
@@ -77,7 +78,8 @@ async def _follow(
         return await _materialized(shop, target, fold, following)
 
     record_bytes = 4 * (target.schema.dimension or 0) + RECORD_BYTES
-    fold = Fold(shop.cache, manifest, spill, max(1, shop.fold_bytes // record_bytes))
+    records_max = max(1, shop.fold_bytes // record_bytes)
+    fold = Fold(shop.cache, manifest, spill, records_max, Attachments(shop, target))
     await fold.run(writes)
     if manifest is None and fold.generation == NO_LSN:
         return None
@@ -89,7 +91,10 @@ async def _materialized(
 ) -> Manifest:
     """`following` with the fold's state: base rows that live, and the overlay as a delta."""
     following = msgspec.structs.replace(
-        following, generation=fold.generation, deleted=not fold.exists
+        following,
+        generation=fold.generation,
+        deleted=not fold.exists,
+        attached=fold.attached,
     )
     files: list[DataFile] = []
     runs: list[IdRun] = []

@@ -96,9 +96,7 @@ async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -
     return Admitted(write, tuple(rejections))
 
 
-async def _source(
-    entry: DecodedEntry | Rejection, directory: IndexDirectory
-) -> IndexInfo | None:
+async def _source(entry: DecodedEntry | Rejection, directory: IndexDirectory) -> IndexInfo | None:
     """The index that an attach takes from, living or deleted, so that a replay judges alike."""
     if isinstance(entry, DecodedEntry) and isinstance(entry.body, AttachEntry):
         return await directory.find(entry.body.source_index)

@@ -66,7 +66,8 @@ async def _deleted_rows(
     for place, file in enumerate(reader.manifest.files):
         if not any(may_match_file(file, op.filter, frozenset()) for op in operations):
             continue
-        made = await overlays.get(await reader.file(place), sight.answer.filter_ops)
+        opened = await reader.file(place)
+        made = await overlays.get(reader.prefix, opened, sight.answer.filter_ops)
         if made is None:
             continue
         live = reader.live_mask(place)

@@ -22,7 +22,7 @@ from core.indexes import IndexInfo
 from core.log import NO_LSN
 from core.metric import exact_scores
 from core.object_store import ObjectStore
-from core.operations import Entry, Operation
+from core.operations import Attach, Entry, Operation
 from core.partition import partition_of, wal_key
 from core.records import Record, SparseValues, StoredRecord, Vector
 from core.sparse import sparse_score
@@ -145,6 +145,10 @@ class World:
         truth = self.truth(namespace)
         state, exists = truth.now, truth.exists
         for operation in operations:
+            if isinstance(operation, Attach):
+                taken = self.truth(operation.source_namespace).now
+                state, exists = {i: StoredRecord(s.record, lsn) for i, s in taken.items()}, True
+                continue
             state, exists = applied(state, lsn, operation), exists_after(exists, operation)
         truth.states.append((lsn, state, exists))
         if deliver:
