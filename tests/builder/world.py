@@ -252,7 +252,7 @@ class World:
         lsn = await self.attach(to, pin, index, ns, to_index)
         held = self.truth[(index, ns)].records
         records = {name: StoredRecord(stored.record, lsn) for name, stored in held.items()}
-        self.truth[(to_index, to)] = Life(exists=True, records=records)
+        self.truth[(to_index, to)] = Life(True, records, lsn)
         return lsn, pin
 
     async def attach(self, to: str, pin: Snapshot, index: str, ns: str, to_index: str = "") -> int:
