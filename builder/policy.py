@@ -29,15 +29,12 @@ class FlushLimits:
 
 @dataclass(frozen=True, slots=True)
 class PendingLoad:
-    """What waits for the next flush of one namespace. age_s: of the oldest entry. attaches: until
-    they are in the index, nothing of the namespace can be read.
-    """
+    """What waits for the next flush of one namespace. age_s: of the oldest entry."""
 
     records: int
     bytes: int
     age_s: float
     filter_operations: int
-    attaches: int = 0
 
 
 def should_flush(load: PendingLoad, limits: FlushLimits, debt: float) -> bool:
@@ -48,8 +45,7 @@ def should_flush(load: PendingLoad, limits: FlushLimits, debt: float) -> bool:
     """
     patience = 1.0 + min(debt, 8.0)
     return (
-        load.attaches > 0
-        or load.records >= limits.records
+        load.records >= limits.records
         or load.bytes >= limits.bytes
         or load.age_s >= limits.age_s * patience
         or load.filter_operations >= limits.filter_operations * patience

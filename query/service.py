@@ -91,6 +91,7 @@ class QueryService:
                 fresh=parts.fresh,
                 registries=RegistryCache(parts.registries, parts.clock),
                 manifests=parts.manifests,
+                cache=parts.cache,
                 overlays=overlays,
                 partitions=parts.partitions,
             )

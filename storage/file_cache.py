@@ -80,10 +80,7 @@ class FileCache:
     async def open(
         self, prefix: str, file: DataFile, metric: Metric, dimension: int | None
     ) -> FileReader:
-        """The reader of a file that the manifest of the namespace at `prefix` names; `dimension`
-        None (or 0) for a sparse index.
-        """
-        prefix = file.origin or prefix
+        """The reader of a manifest's file; `dimension` None (or 0) for a sparse index."""
         refs = (file.columns,) if file.vectors is None else (file.columns, file.vectors)
         found = self._find(refs)
         if found is None:
@@ -94,11 +91,10 @@ class FileCache:
 
             found = await self._single_flight(refs, lambda: self._load(prefix, refs, read))
         assert isinstance(found, FileReader)
-        return found.counted_as(file.lsn_as)
+        return found
 
     async def open_run(self, prefix: str, run: IdRun) -> IdRunReader:
-        """The reader of an id run that the manifest of the namespace at `prefix` names."""
-        prefix = run.origin or prefix
+        """The reader of a manifest's id run."""
         refs = (run.object,)
         found = self._find(refs)
         if found is None:

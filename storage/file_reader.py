@@ -7,7 +7,6 @@ object may be damaged or removed meanwhile. No file descriptor is held.
 
 import threading
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +16,6 @@ from annoy import AnnoyIndex
 
 from core.errors import CorruptData
 from core.filters.columns import MetadataColumns
-from core.log import NO_LSN
 from core.metric import F32, Metric, row_norms
 from core.records import Metadata, SparseValues
 from core.sparse import SparseColumns
@@ -62,19 +60,8 @@ class FileReader:
         self._vectors_data = vectors
         self._lock = threading.RLock()
         self._built: dict[str, tuple[object, int]] = {}
-        self._lsn_as = NO_LSN
-        self._base: FileReader | None = None  # of a view: the cache knows only it
         self._check(file, prefix)
         self._vectors = self._view()
-
-    def counted_as(self, lsn: int) -> "FileReader":
-        """The same file, everything shared, all rows having this LSN; `NO_LSN`: their own."""
-        if lsn == self._lsn_as:
-            return self
-        view = copy(self)
-        view._lsn_as = lsn
-        view._base = self
-        return view
 
     @property
     def rows(self) -> int:
@@ -94,9 +81,7 @@ class FileReader:
 
     @property
     def lsns(self) -> npt.NDArray[np.int64]:
-        """int64 (n,), read-only."""
-        if self._lsn_as != NO_LSN:
-            return np.broadcast_to(np.int64(self._lsn_as), self.rows)
+        """int64 (n,)."""
         return self._columns_file.lsns
 
     @property

@@ -61,12 +61,19 @@ def boundary_key(prefix: str, number: int) -> str:
     return f"{prefix}boundary/{number:0{VERSION_DIGITS}d}"
 
 
-def snapshots_prefix(prefix: str) -> str:
-    return f"{prefix}snapshots/"
+# What lies in folders of these names below a namespace's prefix, or at the top (the registry).
+OBJECT_KINDS = (
+    *("clusters", "deltas", "ids", "manifests", "sections", "boundary", "snapshots", "registry"),
+    "manifest",
+    "other",
+)
 
 
-def snapshot_key(prefix: str, snapshot_id: str) -> str:
-    return f"{prefix}snapshots/{snapshot_id}"
+def kind_of(key: str) -> str:
+    """One of `OBJECT_KINDS`: `manifest` is the hint."""
+    parts = key.split("/")
+    name = parts[0] if parts[0] == "registry" or len(parts) < 3 else parts[2]
+    return name if name in OBJECT_KINDS else "other"
 
 
 def registry_prefix(partition: int) -> str:

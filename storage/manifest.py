@@ -37,8 +37,6 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     dead: serialised roaring bitmap of row numbers, b"" for none.
     origin: prefix of the namespace in whose folder the objects lie, "" for this one's: a branch
     shares files of the namespace that it comes from.
-    lsn_as: the LSN that all rows count as: that of the attach entry that brought the file in; the
-    rows' own are of the log of the namespace that wrote them. `NO_LSN`: each row's own.
     inline: the columns object's bytes where they are so few that they are kept here; then the store
     has no such object.
     in_runs: the ids of all its live rows are in the manifest's id runs; else they are looked up in
@@ -56,7 +54,6 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
     dead_count: int = 0
     statistics: dict[str, FieldStatistics] = {}
     origin: str = ""
-    lsn_as: int = NO_LSN
     inline: bytes = b""
     in_runs: bool = False
 
@@ -100,8 +97,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     clustering.
     boundary: the newest round of garbage collection that this manifest is committed after, 0 for
     none.
-    attached: id of the snapshot object that this life of the namespace took its first content from,
-    "" for none; what the log says of this life builds on it.
     """
 
     format: int = FORMAT
@@ -124,7 +119,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     id_runs: tuple[IdRun, ...] = ()
     created_ms: int = 0
     boundary: int = 0
-    attached: str = ""
 
     def centroid_matrix(self) -> npt.NDArray[np.float32]:
         """float32 (clusters, dimension); (0, dimension) before the first clustering."""

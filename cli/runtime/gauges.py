@@ -1,11 +1,13 @@
 """What a process shows of its parts on /metrics, read from them when asked."""
 
 from dataclasses import fields
+from functools import partial
 
 from cli.runtime.parts import Parts
 from freshness.layer import FreshnessLayer
 from infra.objects.counting import StoreCounts
 from storage.file_cache import FileCache
+from storage.layout import OBJECT_KINDS
 
 _BYTES = {"read_bytes": "read", "written_bytes": "written"}
 
@@ -28,6 +30,17 @@ def show_store(parts: Parts) -> None:
             sizes.labels(_BYTES[name]).set_function(now)
         else:
             requests.labels(name).set_function(now)
+    kinds = parts.metrics.gauge(
+        "firndb_object_store_written_bytes",
+        "Bytes written to the object store since the start, by kind of object",
+        ["kind"],
+    )
+    for kind in OBJECT_KINDS:
+        kinds.labels(kind).set_function(partial(_written, parts, kind))
+
+
+def _written(parts: Parts, kind: str) -> float:
+    return float(parts.counts.written_by_kind[kind])
 
 
 def show_cache(parts: Parts, cache: FileCache) -> None:

@@ -22,6 +22,7 @@ from infra.objects.open import open_store
 from infra.objects.retrying import RetryingStore
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from storage.layout import kind_of
 
 if TYPE_CHECKING:
     from infra.logs.kafka_topics import TopicSpec
@@ -62,7 +63,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
     async with AsyncExitStack() as stack:
         catalog = Catalog.open(settings.catalog_url, clock)
         stack.push_async_callback(catalog.close)
-        counts = CountingStore(_bare_store(settings))
+        counts = CountingStore(_bare_store(settings), kind_of)
         store = RetryingStore(counts)
         stack.push_async_callback(store.close)
         await _check_store(settings, counts)

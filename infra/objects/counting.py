@@ -1,6 +1,7 @@
 """Counts what is asked of a store: requests and bytes, for metrics, benchmarks and tests."""
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +31,12 @@ class StoreCounts:
 class CountingStore(ObjectStore):
     """Put innermost, below retries and caches, so that what is counted is what is really asked."""
 
-    def __init__(self, inner: ObjectStore) -> None:
+    def __init__(self, inner: ObjectStore, kind_of: Callable[[str], str] | None = None) -> None:
+        """`kind_of` a key: by what written bytes are counted apart, a few words."""
         self._inner = inner
+        self._kind_of = kind_of or (lambda _: "object")
         self._counts = StoreCounts()
+        self.written_by_kind: Counter[str] = Counter()
 
     def counts(self) -> StoreCounts:
         """A copy, so that a caller can subtract an earlier one."""
@@ -51,13 +55,11 @@ class CountingStore(ObjectStore):
         return data
 
     async def put(self, key: str, data: bytes) -> None:
-        self._counts.puts += 1
-        self._counts.written_bytes += len(data)
+        self._wrote(key, data)
         await self._inner.put(key, data)
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
-        self._counts.puts += 1
-        self._counts.written_bytes += len(data)
+        self._wrote(key, data)
         return await self._inner.put_if_absent(key, data)
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
@@ -82,3 +84,8 @@ class CountingStore(ObjectStore):
 
     async def close(self) -> None:
         await self._inner.close()
+
+    def _wrote(self, key: str, data: bytes) -> None:
+        self._counts.puts += 1
+        self._counts.written_bytes += len(data)
+        self.written_by_kind[self._kind_of(key)] += len(data)

@@ -59,7 +59,6 @@ async def test_the_examples_show_every_operation() -> None:
         "DeleteAll",
         "CreateNamespace",
         "DeleteNamespace",
-        "Attach",
     }
 
 

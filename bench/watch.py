@@ -1,0 +1,51 @@
+"""What processes use and what they say of themselves: /proc and Prometheus' text format."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_SAMPLE = re.compile(r"^(firndb_\w+(?:{[^}]*})?) (\S+)$")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """cpu_s: user and system seconds since its start; peak_mb: of resident memory."""
+
+    cpu_s: float
+    peak_mb: float
+
+
+def usage(pid: int) -> Usage:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    status = Path(f"/proc/{pid}/status").read_text()
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak is not None
+    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, int(peak[1]) / 1024)
+
+
+def samples(text: str) -> dict[str, float]:
+    """`name{labels}` -> value of FirnDB's own metrics."""
+    found = (_SAMPLE.match(line) for line in text.splitlines())
+    return {match[1]: float(match[2]) for match in found if match is not None}
+
+
+def summed(processes: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for one in processes:
+        for name, value in one.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def since(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What was added; counters that are new count from 0."""
+    return {name: value - before.get(name, 0.0) for name, value in after.items()}
+
+
+def labelled(values: dict[str, float], metric: str) -> dict[str, float]:
+    """The values of one metric with one label, by that label's value."""
+    found = {re.match(rf'{metric}{{\w+="([^"]*)"}}$', name): v for name, v in values.items()}
+    return {match[1]: value for match, value in found.items() if match is not None}
