@@ -200,7 +200,7 @@ class Fold:
     def _filter_base(
         self, number: int, opened: FileReader, lsn: int, operation: FilterOperation
     ) -> None:
-        hit = np.flatnonzero(opened.columns.mask(operation.filter)).astype(np.int64)
+        hit = np.flatnonzero(opened.matching(operation.filter)).astype(np.int64)
         rows = np.array([r for r in hit.tolist() if r not in self.dead[number]], dtype=np.int64)
         self.dead[number] |= BitMap(rows.tolist())
         if isinstance(operation, UpdateByFilter) and len(rows):

@@ -2,8 +2,9 @@
 
 An Arrow IPC file with one record batch, uncompressed. Columns: id utf8; lsn int64; metadata binary
 (a msgpack map, empty for empty metadata); sparse_indices list<uint32> and sparse_values
-list<float32>, left out where no row has sparse values; vector fixed_size_list<float32> in deltas.
-The schema's metadata says whose file it is.
+list<float32>, left out where no row has sparse values; vector fixed_size_list<float32> in deltas;
+inverted binary in cluster files: the bitmaps of `core.filters.inverted` in row 0, no bytes in
+others. The schema's metadata says whose file it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from core.errors import CorruptData
+from core.filters.inverted import encode as encode_inverted
 from core.metric import F32
 from core.records import Metadata, SparseValues
 from core.sparse import SparseColumns
@@ -24,6 +26,9 @@ from storage.layout import NamespaceSchema
 from storage.rows import Rows
 
 FORMAT = "1"
+# A file's bitmaps: 5 % of it, and of the largest files so much that they are read in no time.
+INVERTED_BYTES_MAX = 64 << 10
+_INVERTED_SHARE = 20
 
 _metadata_encoder = msgspec.msgpack.Encoder()
 _metadata_decoder = msgspec.msgpack.Decoder(Metadata)
@@ -36,13 +41,18 @@ def encode_columns(rows: Rows, schema: NamespaceSchema, kind: str, *, with_vecto
     """The file of n >= 1 rows; `kind` is cluster or delta."""
     if len(rows) == 0:
         raise ValueError("a data file needs at least one row")
+    metadata = [_metadata_encoder.encode(m) if m else b"" for m in rows.metadata]
     columns: dict[str, _Array] = {
         "id": pa.array(rows.ids, type=pa.string()),
         "lsn": pa.array(rows.lsns, type=pa.int64()),
-        "metadata": pa.array(
-            [_metadata_encoder.encode(m) if m else b"" for m in rows.metadata], type=pa.binary()
-        ),
+        "metadata": pa.array(metadata, type=pa.binary()),
     }
+    if kind == "cluster":
+        # Deltas are folded soon: not worth their bitmaps.
+        size = sum(map(len, metadata)) + (0 if rows.vectors is None else rows.vectors.nbytes)
+        inverted = encode_inverted(rows.metadata, min(size // _INVERTED_SHARE, INVERTED_BYTES_MAX))
+        if inverted:
+            columns["inverted"] = pa.array([inverted] + [b""] * (len(rows) - 1), type=pa.binary())
     if any(sparse is not None for sparse in rows.sparse):
         columns |= _sparse_arrays(rows.sparse)
     if with_vectors and rows.vectors is not None:
@@ -118,6 +128,7 @@ class ColumnsFile:
             self._metadata = _strings(batch.column("metadata"))
             self._sparse = _sparse(batch)
             self.vectors = _vectors(batch)
+            self.inverted = _inverted(batch)
         except (pa.ArrowException, KeyError, AttributeError, UnicodeDecodeError) as error:
             raise CorruptData(f"{where} is not a columns file: {error!r}") from error
 
@@ -166,6 +177,14 @@ def _sparse(batch: pa.RecordBatch) -> SparseColumns | None:
         indices.values.to_numpy(),
         values.values.to_numpy(),
     )
+
+
+def _inverted(batch: pa.RecordBatch) -> memoryview | None:
+    """What `core.filters.inverted.Inverted` takes; None in deltas and older files."""
+    if "inverted" not in batch.schema.names:
+        return None
+    column = _strings(batch.column("inverted"))
+    return column.data[column.offsets[0] : column.offsets[1]]
 
 
 def _vectors(batch: pa.RecordBatch) -> F32 | None:

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from annoy import AnnoyIndex
+from pyroaring import BitMap
 
 from core.errors import CorruptData
-from core.filters.columns import MetadataColumns
+from core.filters.columns import Mask, MetadataColumns
+from core.filters.inverted import Inverted
+from core.filters.model import Filter
 from core.metric import F32, Metric, row_norms
 from core.records import Metadata, SparseValues
 from core.sparse import SparseColumns
@@ -39,8 +42,8 @@ _SPARSE_BYTES_PER_VALUE = 12
 class FileReader:
     """Immutable; safe to share among threads. What is lazy is built once, by whoever asks first.
 
-    Off the event loop: `columns`, `hashes`, `norms`, `by_id`, `annoy` at their first use, and
-    reading many rows.
+    Off the event loop: `columns`, `matching`, `hashes`, `norms`, `by_id`, `annoy` at their first
+    use, and reading many rows.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class FileReader:
         self._columns_file = ColumnsFile(columns, prefix + file.columns.name)
         self._vectors_data = vectors
         self._lock = threading.RLock()
+        self._decoded_rows = 0
         self._built: dict[str, tuple[object, int]] = {}
         self._check(file, prefix)
         self._vectors = self._view()
@@ -123,11 +127,53 @@ class FileReader:
 
     @property
     def columns(self) -> MetadataColumns:
-        """The metadata for filters."""
+        """The metadata of all rows for filters; `matching` often needs only some of it."""
         size = self._columns_file.metadata_bytes * _COLUMNS_BYTES_PER_ENCODED
-        return self._once(
-            "columns", lambda: MetadataColumns.build(self._columns_file.all_metadata()), size
-        )
+        return self._once("columns", self._all_columns, size)
+
+    def _all_columns(self) -> MetadataColumns:
+        self._decoded_rows += self.rows
+        return MetadataColumns.build(self._columns_file.all_metadata())
+
+    def matching(self, f: Filter, among: Mask | None = None) -> Mask:
+        """bool (n,): which rows of `among` (None: of all) match; the caller's own array.
+
+        Bitmaps answer what they can. The metadata is decoded of the rows that they leave open: one
+        by one where these are few, of the whole file once they were half of it.
+        """
+        sure, possible = self._bounds(f)
+        result = np.zeros(self.rows, dtype=np.bool_)
+        result[_row_numbers(sure)] = True
+        open_rows = _row_numbers(possible - sure)
+        if among is not None:
+            result &= among
+            open_rows = open_rows[among[open_rows]]
+        if len(open_rows):
+            result[open_rows] = self._decoded_mask(f, open_rows)
+        return result
+
+    @property
+    def decoded_rows(self) -> int:
+        """How many rows' metadata was decoded for filters so far."""
+        return self._decoded_rows
+
+    def _bounds(self, f: Filter) -> tuple[BitMap, BitMap]:
+        inverted = self._inverted
+        return (BitMap(), BitMap(range(self.rows))) if inverted is None else inverted.bounds(f)
+
+    def _decoded_mask(self, f: Filter, rows: npt.NDArray[np.uint32]) -> Mask:
+        """bool (len(rows),)."""
+        if "columns" in self._built or 2 * (self._decoded_rows + len(rows)) > self.rows:
+            return self.columns.mask(f)[rows]
+        self._decoded_rows += len(rows)
+        return MetadataColumns.build(self.metadata(rows)).mask(f)
+
+    @property
+    def _inverted(self) -> Inverted | None:
+        data = self._columns_file.inverted
+        if data is None:
+            return None
+        return self._once("inverted", lambda: Inverted(data, self.rows), 0)
 
     @property
     def norms(self) -> F32 | None:
@@ -156,7 +202,9 @@ class FileReader:
     def heap_bytes(self) -> int:
         """What was built lazily so far, estimated; without the bytes given."""
         sparse = 0 if self.sparse is None else _SPARSE_BYTES_PER_VALUE * self.sparse.values.size
-        return sparse + sum(size for _, size in list(self._built.values()))
+        built, _ = self._built.get("inverted", (None, 0))
+        inverted = built.heap_bytes if isinstance(built, Inverted) else 0
+        return sparse + inverted + sum(size for _, size in list(self._built.values()))
 
     def _once(self, name: str, build: Callable[[], T], size: int) -> T:
         found = self._built.get(name)
@@ -213,6 +261,10 @@ class FileReader:
 def as_bytes(data: pa.Buffer) -> npt.NDArray[np.uint8]:
     """uint8 view that keeps the buffer alive."""
     return np.frombuffer(memoryview(data), dtype=np.uint8)
+
+
+def _row_numbers(rows: BitMap) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(rows.to_array(), dtype=np.uint32)
 
 
 def _numbers(rows: RowNumbers) -> list[int]:

@@ -32,7 +32,8 @@ class PrivateCopy:
 
 def private_copy(data: bytes, folder: Path) -> PrivateCopy:
     """Small ones stay in memory; others go to a nameless file in `folder`, whose pages the system
-    may take back. It vanishes with its last reader, also of a killed process. 4 MB: 1 ms.
+    may take back. It vanishes with its last reader, also of a killed process. 4 MB: 1 ms, as a copy
+    in memory.
 
     In memory as well where the folder takes no more: a full disk must not stop reads.
     """
@@ -46,7 +47,7 @@ def private_copy(data: bytes, folder: Path) -> PrivateCopy:
 
 def write_whole(descriptor: int, data: bytes) -> None:
     """Into an empty file. `OSError` at once where there is no room: under a mapping it would be
-    SIGBUS. And ext4 writes ten times as fast into space that is there already.
+    SIGBUS.
     """
     if sys.platform == "linux" and data:
         os.posix_fallocate(descriptor, 0, len(data))

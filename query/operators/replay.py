@@ -62,7 +62,7 @@ def overlay(reader: FileReader, operations: Sequence[Pending]) -> Overlay | None
     affected = np.zeros(reader.rows, dtype=np.bool_)
     for pending in operations:
         assert not isinstance(pending.operation, UpdateById)
-        affected |= reader.columns.mask(pending.operation.filter)
+        affected |= reader.matching(pending.operation.filter)
     rows = np.flatnonzero(affected)
     if len(rows) == 0:
         return None

@@ -58,7 +58,7 @@ def scan_file(
     if overlay is not None:
         live[overlay.gone] = False
     if question.condition is not None and live.any():
-        mask = reader.columns.mask(question.condition)
+        mask = reader.matching(question.condition, live)
         if overlay is not None:
             mask = overlay.mask(mask, overlay.columns.mask(question.condition))
         live &= mask

@@ -15,7 +15,7 @@ from core.errors import CorruptData
 from core.filters.parse import parse_filter
 from core.filters.row import matches
 from core.metric import Metric, row_norms
-from core.records import SparseValues
+from core.records import Metadata, SparseValues
 from storage.checksum import checksum, id_hash
 from storage.cluster_file import write_cluster
 from storage.delta_file import write_delta
@@ -306,3 +306,73 @@ def test_sparse_values_are_views_of_the_file() -> None:
     assert isinstance(second, SparseValues)
     assert reader.sparse is not None
     assert np.shares_memory(second.values, reader.sparse.values)
+
+
+WIDE = schema(Metric.COSINE, 64)
+
+
+def hot_rows(count: int) -> Rows:
+    rows = sample_rows(count, 64)
+    metadata: list[Metadata] = [
+        {"genre": f"g{row % 10}", "user": f"user-{row}", "tags": [f"t{row % 3}"]}
+        for row in range(count)
+    ]
+    return Rows(rows.ids, rows.lsns, rows.vectors, rows.sparse, metadata)
+
+
+@pytest.mark.parametrize("kind", ["cluster", "delta"])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        {"genre": "g3"},
+        {"genre": {"$ne": "g3"}, "tags": {"$in": ["t1", "t9"]}},
+        {"genre": "g3", "user": "user-13"},
+        {"$or": [{"genre": "g3"}, {"user": {"$in": ["user-14", "user-23"]}}]},
+        {"$not": {"$and": [{"genre": "g3"}, {"user": {"$ne": "user-13"}}]}},
+        {"absent": {"$exists": False}},
+    ],
+)
+def test_matching_says_the_same_with_and_without_bitmaps(
+    kind: str, wire: dict[str, object]
+) -> None:
+    rows = hot_rows(400)
+    f = parse_filter(wire)
+    truth = np.array([matches(f, m) for m in rows.metadata])
+    reader = open_here(write(kind, rows, WIDE), WIDE)
+    among = np.arange(400) % 3 != 0
+    asked = among.copy()
+    for _ in range(3):  # with few rows decoded, with more, with all
+        assert reader.matching(f).tolist() == truth.tolist()
+        assert reader.matching(f, among).tolist() == (truth & among).tolist()
+    assert among.tolist() == asked.tolist()
+
+
+def test_a_filter_of_hot_fields_decodes_no_metadata() -> None:
+    reader = open_here(write_cluster(hot_rows(1_000), WIDE), WIDE)
+    assert reader.matching(parse_filter({"genre": "g3", "tags": "t1"})).sum() == 33
+    assert reader.decoded_rows == 0
+    one = parse_filter({"genre": "g3", "user": "user-13"})
+    assert np.flatnonzero(reader.matching(one)).tolist() == [13]
+    assert reader.decoded_rows == 100
+    few = np.zeros(1_000, dtype=np.bool_)
+    few[[13, 23, 24]] = True
+    assert np.flatnonzero(reader.matching(one, few)).tolist() == [13]
+    assert reader.decoded_rows == 102
+    heap = reader.heap_bytes
+    for _ in range(5):
+        reader.matching(one)
+    assert reader.decoded_rows < 2_000, "then the whole file is decoded, once"
+    assert reader.heap_bytes > heap + 1_000 * 90
+
+
+def test_bitmaps_are_bounded_by_the_files_bytes_and_not_in_deltas() -> None:
+    def inverted(encoded: EncodedFile) -> int:
+        data = next(o.data for o in encoded.objects if o.ref.name.endswith(".arrow"))
+        found = pa.ipc.open_file(data).get_batch(0).to_pydict().get("inverted", [b""])
+        assert all(value == b"" for value in found[1:])
+        return len(found[0])
+
+    rows = hot_rows(2_000)
+    assert 0 < inverted(write_cluster(rows, WIDE)) <= 2_000 * (4 * 64 + 60) / 20
+    assert inverted(write_delta(rows, WIDE)) == 0
+    assert inverted(write_cluster(sample_rows(1), DENSE)) == 0
