@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from storage.file_cache import FileCache
 from storage.layout import FIRST_VERSION, NamespaceSchema
 from storage.manifest import Manifest
 
+T = TypeVar("T")
+
 
 class ManifestChain(Protocol):
     """`storage.commit.ManifestStore`, or one held in memory."""
@@ -26,7 +28,7 @@ class ManifestChain(Protocol):
         self, index_id: str, namespace: str, at_least: int | None = None
     ) -> Manifest | None: ...
 
-    async def commit(self, manifest: Manifest) -> None: ...
+    async def commit(self, manifest: Manifest) -> Manifest: ...
 
 
 class MemoryChain:
@@ -40,12 +42,13 @@ class MemoryChain:
     ) -> Manifest | None:
         return self._newest.get((index_id, namespace))
 
-    async def commit(self, manifest: Manifest) -> None:
+    async def commit(self, manifest: Manifest) -> Manifest:
         key = (manifest.index_id, manifest.namespace)
         known = self._newest.get(key)
         if known is not None and manifest.version != known.version + 1:
             raise ManifestConflict(known)
         self._newest[key] = manifest
+        return manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ def event_of(manifest: Manifest, partition: int) -> ManifestEvent:
     )
 
 
-async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """Awaits `work` to its end even when cancelled meanwhile, and is cancelled only then.
 
     A commit that was begun takes effect or fails before its task ends: after a revocation nothing
@@ -163,7 +166,7 @@ async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait((task,))
         if not task.cancelled():

@@ -92,7 +92,7 @@ async def commit_rewrite(
             return None
         following = committed_as(merged, blank(shop, target, newest))
         try:
-            await uninterrupted(shop.chain.commit(following))
+            following = await uninterrupted(shop.chain.commit(following))
         except ManifestConflict as conflict:
             newest = conflict.newest
             continue

@@ -57,7 +57,7 @@ async def flush(
         if following is None:
             return None
         try:
-            await uninterrupted(shop.chain.commit(following))
+            following = await uninterrupted(shop.chain.commit(following))
         except ManifestConflict as conflict:
             check_log(shop, conflict.newest)
             manifest = conflict.newest
@@ -96,6 +96,8 @@ async def _materialized(
     runs: list[IdRun] = []
     centroids = b""
     base = fold.manifest
+    if base is not None:
+        following = msgspec.structs.replace(following, sections=base.sections)
     if base is not None and fold.keeps_base:
         files += [with_dead(f, dead) for f, dead in zip(base.files, fold.dead, strict=True)]
         runs += base.id_runs

@@ -224,7 +224,7 @@ class _Replay:
             target = Target(aside.target.schema, live.owner_epoch)
             following = committed_as(built, blank(self.shop, target, live))
             try:
-                await uninterrupted(self.parts.manifests.commit(following))
+                following = await uninterrupted(self.parts.manifests.commit(following))
             except (ManifestConflict, Fenced):
                 continue  # the live builder was first, or has a new owner
             await self._publish(following)

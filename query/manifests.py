@@ -22,6 +22,8 @@ from storage.namespace import NamespaceReader
 NAMESPACES_MAX = 4_096
 # A manifest read this long ago cannot have been collected: garbage is older than the longest query.
 TRUSTED_S = 60.0
+# When a manifest was read that is not known to have been the newest then.
+LONG_AGO_S = float("-inf")
 # Bases of pending updates, kept per manifest so that every query does not read them again.
 BASES_MAX = 20_000
 
@@ -88,7 +90,7 @@ class ManifestCache:
         state = self._states.get(key)
         if state is None:
             async with self._lock(key):
-                state = self._states.get(key) or await self._load(key, None)
+                state = self._states.get(key) or await self._load_recent(key)
         if key in self._states:
             self._states.move_to_end(key)
         return state
@@ -173,6 +175,12 @@ class ManifestCache:
         asked_s = self._clock.monotonic()
         manifest = await self._manifests.newest(*key, at_least=at_least or None)
         return self._install(key, manifest, asked_s)
+
+    async def _load_recent(self, key: NamespaceKey) -> NamespaceState:
+        """As `_load`, in one round of requests. What freshness says tells whether it is good
+        enough, and who needs it to be the newest reads it again.
+        """
+        return self._install(key, await self._manifests.recent(*key), LONG_AGO_S)
 
     async def _open_new_files(self, key: NamespaceKey, manifest: Manifest) -> None:
         """Fetches what the known manifest has not, so that the first query after a compaction finds

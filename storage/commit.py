@@ -3,9 +3,11 @@
 Only put-if-absent is asked of the store for it. A put whose outcome is unknown (timed out, retried
 below us) is settled by reading the version back: the commit uuid inside says whose it is. The hint
 is a copy that may lag or be missing; that nothing follows a version is read from a listing, for
-garbage collection frees old numbers (storage/boundary.py).
+garbage collection frees old numbers (storage/boundary.py). Big manifests are divided into sections
+(storage/sections.py), which are put before the manifest that names them.
 """
 
+import asyncio
 import logging
 from contextlib import suppress
 
@@ -14,7 +16,18 @@ from core.errors import CorruptData, Fenced, FirnError, ObjectNotFound, Unavaila
 from core.object_store import ObjectStore
 from storage.boundary import Slots
 from storage.layout import hint_key, manifest_key, manifests_prefix, namespace_prefix, version_of
-from storage.manifest import Manifest, check, decode, encode
+from storage.manifest import Manifest, Root, check, decode, encode
+from storage.section_store import Packed, SectionStore
+from storage.sections import (
+    LIMITS,
+    NOTHING,
+    Division,
+    Limits,
+    divide,
+    edits_since,
+    resolve,
+    root_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +36,8 @@ log = logging.getLogger(__name__)
 COMMIT_TRIES = 4
 # The newest manifest is listed and then read; only a collector without any grace is between.
 NEWEST_TRIES = 8
+# Manifests with fewer files are divided, encoded and put together in less than a millisecond.
+FILES_HERE_MAX = 64
 # What is left in the place of a manifest whose content had to go before its number may be free.
 KEPT_PLACE = b""
 
@@ -38,16 +53,20 @@ class ManifestConflict(FirnError):
 
 
 class ManifestStore:
-    """Reads and commits the manifests of all namespaces. Remembers only when it saw which version
-    the newest.
+    """Reads and commits the manifests of all namespaces. Remembers what sections hold, and when it
+    saw which version the newest.
 
     Every manifest that is read is checked to be that of the namespace and version asked for
     (`CorruptData`). Commits of one namespace are serialised by the caller.
     """
 
-    def __init__(self, store: ObjectStore, clock: Clock | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, clock: Clock | None = None, limits: Limits = LIMITS
+    ) -> None:
         self._store = store
+        self._limits = limits
         self._slots = Slots(store, clock or SystemClock())
+        self._sections = SectionStore(store)
 
     async def newest(
         self, index_id: str, namespace: str, at_least: int | None = None
@@ -59,31 +78,77 @@ class ManifestStore:
         """
         prefix = namespace_prefix(index_id, namespace)
         known = await self._hint(index_id, namespace)
-        if at_least is not None and (known is None or known.version < at_least):
-            known = await self.read(index_id, namespace, at_least) or known
+        if at_least is not None and (known is None or known.manifest.version < at_least):
+            known = await self._root(index_id, namespace, at_least) or known
+        missing: ObjectNotFound | None = None
         for _ in range(NEWEST_TRIES):
             asked_at = self._slots.now()
             # The newest manifest is never collected. So if nothing is listed above this one, it is
             # the newest; that its successor is missing would not say so.
-            later = await self._listed(prefix, 0 if known is None else known.version)
-            if later is None:
-                self._slots.saw_newest(prefix, 0 if known is None else known.version, asked_at)
-                return known
-            found = await self.read(index_id, namespace, later)
-            if found is not None:
-                self._slots.saw_newest(prefix, later, asked_at)
-                return found
+            version = 0 if known is None else known.manifest.version
+            later = await self._listed(prefix, version)
+            if later is not None:
+                known = await self._root(index_id, namespace, later)
+                if known is None:
+                    continue
+                version = later
+            self._slots.saw_newest(prefix, version, asked_at)
+            if known is None:
+                return None
+            try:
+                return await self._resolved(prefix, known, None)
+            except ObjectNotFound as error:
+                known, missing = None, error  # collected, so something newer is there
+        if missing is not None:
+            raise CorruptData(f"a section of the newest manifest is missing: {missing}")
         raise Unavailable(f"the manifests of {prefix} change faster than they are read")
+
+    async def recent(self, index_id: str, namespace: str) -> Manifest | None:
+        """A manifest that was the newest not long ago: what the hint says, in one round of requests
+        whatever its size; `newest` where there is no hint.
+
+        It may even be collected; who must know proves it, or meets `ObjectNotFound` at its files.
+        A namespace of which nothing is known costs two requests for packs that it may not have.
+        """
+        prefix = namespace_prefix(index_id, namespace)
+        packs: Packed | None = None
+        if self._sections.may_have_sections(prefix):
+            root, packs = await asyncio.gather(
+                self._hint(index_id, namespace), self._sections.packs(prefix)
+            )
+        else:
+            root = await self._hint(index_id, namespace)
+        if root is not None:
+            with suppress(ObjectNotFound):
+                return await self._resolved(prefix, root, packs)
+        return await self.newest(index_id, namespace)
 
     async def read(self, index_id: str, namespace: str, version: int) -> Manifest | None:
         """One version; None if it is not there (not committed, or collected) or only its place is
         kept.
         """
-        key = manifest_key(namespace_prefix(index_id, namespace), version)
-        manifest = await self._load(key, index_id, namespace)
-        if manifest is not None and manifest.version != version:
-            raise CorruptData(f"{key} says that it is version {manifest.version}")
-        return manifest
+        root = await self._root(index_id, namespace, version)
+        if root is None:
+            return None
+        try:
+            return await self._resolved(namespace_prefix(index_id, namespace), root, None)
+        except ObjectNotFound:
+            return None
+
+    async def encoded(self, manifest: Manifest) -> bytes:
+        """The root of a manifest that was read or committed: a copy of it, small whatever its size,
+        that needs the same sections.
+        """
+        prefix = namespace_prefix(manifest.index_id, manifest.namespace)
+        held = await self._sections.held(prefix, manifest.sections, 4 * manifest.dimension, None)
+        edits = await asyncio.to_thread(edits_since, held, manifest)
+        return encode(root_of(manifest, edits))
+
+    async def decoded(self, data: bytes, prefix: str, where: str) -> Manifest:
+        """What `encoded` gave, of the namespace at `prefix`. `CorruptData` naming `where`,
+        `ObjectNotFound` naming a section.
+        """
+        return await self._resolved(prefix, decode(data, where), None)
 
     async def is_newest(self, index_id: str, namespace: str, version: int) -> bool:
         """Whether nothing followed `version` when this was asked; one small request.
@@ -94,22 +159,28 @@ class ManifestStore:
         key = manifest_key(namespace_prefix(index_id, namespace), version + 1)
         return await self._store.stat(key) is None
 
-    async def commit(self, manifest: Manifest) -> None:
+    async def commit(self, manifest: Manifest) -> Manifest:
         """Returns once the manifest is committed and durable; repeating it with the same manifest
-        is harmless.
+        is harmless. The manifest as stored: what is made of it next is made of this.
 
         `ManifestConflict`: rebase. `Fenced`: a higher owner epoch has written, stop. `Unavailable`:
         the outcome is unknown even after several tries; commit the same manifest again.
         """
-        check(manifest)
         prefix = namespace_prefix(manifest.index_id, manifest.namespace)
-        key, data = manifest_key(prefix, manifest.version), encode(manifest)
+        division = await self._divided(prefix, manifest)
+        await self._sections.put(prefix, division.objects)
+        key, data = manifest_key(prefix, manifest.version), division.data
+        stored, as_divided = division.manifest, True
         began_at = self._slots.now()
         created = await self._created(manifest, key, data)
         if not created:
-            winner = await self.read(manifest.index_id, manifest.namespace, manifest.version)
-            if winner is None or winner.commit_uuid != manifest.commit_uuid:
+            winner = await self._root(manifest.index_id, manifest.namespace, manifest.version)
+            if winner is None or winner.manifest.commit_uuid != manifest.commit_uuid:
                 raise await self._conflict(manifest)
+            # An earlier call may have divided it in another way; that one counts.
+            as_divided = winner.manifest.sections == stored.sections
+            if not as_divided:
+                data, stored = encode(winner), await self._resolved(prefix, winner, None)
         if await self._slots.was_free_again(prefix, manifest.version):
             with suppress(Unavailable):  # nobody reads it: the chain goes on far above
                 await self._store.delete(key)
@@ -118,6 +189,35 @@ class ManifestStore:
             self._slots.saw_newest(prefix, manifest.version, began_at)
         with suppress(Unavailable):  # readers walk on from the older hint, or list
             await self._store.put(hint_key(prefix), data)
+        self._sections.saw(prefix, stored.sections)
+        if as_divided:
+            self._sections.keep(prefix, division.held)
+            await self._put_packs(prefix, manifest, division)
+        return stored
+
+    async def _divided(self, prefix: str, manifest: Manifest) -> Division:
+        """Checked, and with new sections if it is time for them."""
+        try:
+            held = await self._sections.held(
+                prefix, manifest.sections, 4 * manifest.dimension, None
+            )
+        except ObjectNotFound:  # so old that it will meet a conflict
+            held = NOTHING
+
+        def divided() -> Division:
+            division = divide(manifest, held, self._limits)
+            check(manifest, division.changed)
+            return division
+
+        if manifest.sections or len(manifest.files) > FILES_HERE_MAX:
+            return await asyncio.to_thread(divided)
+        return divided()
+
+    async def _put_packs(self, prefix: str, manifest: Manifest, division: Division) -> None:
+        if division.manifest.sections:
+            await self._sections.put_packs(prefix, division.held, division.objects)
+        elif manifest.sections:
+            await self._sections.drop_packs(prefix)
 
     async def _created(self, manifest: Manifest, key: str, data: bytes) -> bool:
         """Whether this call is known to have created the object; False: it is there, whoever made
@@ -147,7 +247,7 @@ class ManifestStore:
             )
         return ManifestConflict(newest)
 
-    async def _hint(self, index_id: str, namespace: str) -> Manifest | None:
+    async def _hint(self, index_id: str, namespace: str) -> Root | None:
         """None where it is missing or unreadable: only a hint, the chain tells the truth."""
         try:
             return await self._load(
@@ -157,20 +257,37 @@ class ManifestStore:
             log.warning("ignoring a hint, the chain of manifests decides: %s", error)
             return None
 
-    async def _load(self, key: str, index_id: str, namespace: str) -> Manifest | None:
+    async def _root(self, index_id: str, namespace: str, version: int) -> Root | None:
+        key = manifest_key(namespace_prefix(index_id, namespace), version)
+        root = await self._load(key, index_id, namespace)
+        if root is not None and root.manifest.version != version:
+            raise CorruptData(f"{key} says that it is version {root.manifest.version}")
+        return root
+
+    async def _load(self, key: str, index_id: str, namespace: str) -> Root | None:
         try:
             data = await self._store.get(key)
         except ObjectNotFound:
             return None
         if data == KEPT_PLACE:
             return None
-        manifest = decode(data, key)
-        if (manifest.index_id, manifest.namespace) != (index_id, namespace):
+        root = decode(data, key)
+        owner = (root.manifest.index_id, root.manifest.namespace)
+        if owner != (index_id, namespace):
             raise CorruptData(
-                f"{key} belongs to {manifest.index_id}/{manifest.namespace!r}, "
-                f"not to {index_id}/{namespace!r}"
+                f"{key} belongs to {owner[0]}/{owner[1]!r}, not to {index_id}/{namespace!r}"
             )
-        return manifest
+        return root
+
+    async def _resolved(self, prefix: str, root: Root, packs: Packed | None) -> Manifest:
+        """`ObjectNotFound` naming a section that is collected."""
+        sections = root.manifest.sections
+        self._sections.saw(prefix, sections)
+        if not sections:
+            return root.manifest
+        row_bytes = 4 * root.manifest.dimension
+        held = await self._sections.held(prefix, sections, row_bytes, packs)
+        return await asyncio.to_thread(resolve, root, held)
 
     async def _listed(self, prefix: str, after: int) -> int | None:
         """The highest version above `after`."""

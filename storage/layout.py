@@ -121,3 +121,17 @@ def delta_name(uuid: str) -> str:
 
 def id_run_name(uuid: str) -> str:
     return f"ids/{uuid}"
+
+
+def section_name(uuid: str) -> str:
+    return f"sections/{uuid}"
+
+
+def base_pack_key(prefix: str) -> str:
+    """A copy of the newest manifest's base sections in one object: a hint as well."""
+    return f"{prefix}sections.base"
+
+
+def edits_pack_key(prefix: str) -> str:
+    """The same of its sections of edits."""
+    return f"{prefix}sections.edits"

@@ -1,9 +1,16 @@
-"""The manifest: which files make up a namespace at which indexed LSN. msgpack, immutable.
+"""The manifest: which files make up a namespace at which indexed LSN. Immutable.
 
 Every live record of the namespace is live in exactly one row of exactly one file named here: a row
 is live unless its number is in the file's `dead` bitmap. Readers need no de-duplication among
 files.
+
+In memory a manifest is flat. In the store it is a *root*: of a small namespace the manifest itself,
+of a big one a list of *sections*, immutable objects that hold most of it, and the *edits* since
+(storage/sections.py).
 """
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 
 import msgspec
 import numpy as np
@@ -13,8 +20,11 @@ from pyroaring import BitMap
 from core.errors import CorruptData
 from core.filters.statistics import FieldStatistics
 from core.log import NO_LSN
+from storage.envelope import seal, unseal
 
-FORMAT = 1
+FORMAT = 2
+MAGIC = b"FIRNMAN2"
+SECTION_MAGIC = b"FIRNSEC2"
 
 
 class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -25,7 +35,7 @@ class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     checksum: str
 
 
-class DataFile(msgspec.Struct, frozen=True, kw_only=True):
+class DataFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A cluster file or a delta.
 
     columns: the Arrow object.
@@ -69,7 +79,7 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True):
         return BitMap.deserialize(self.dead) if self.dead else BitMap()
 
 
-class IdRun(msgspec.Struct, frozen=True, kw_only=True):
+class IdRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Entries id -> (file, row), sorted by id.
 
     first, last: the lowest and the highest id, inclusive. files: uuids of all the files that it
@@ -86,8 +96,34 @@ class IdRun(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""
 
 
+class SectionKind(StrEnum):
+    """What a section holds: data files, id runs or centroids, and nothing else of these; or edits
+    of what the sections before it hold.
+    """
+
+    FILES = "files"
+    ID_RUNS = "id_runs"
+    CENTROIDS = "centroids"
+    EDITS = "edits"
+
+
+class SectionRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A section in the store. entries: of files, runs or centroids that it adds.
+
+    origin: of the section, and of everything in it that has none of its own, as of a `DataFile`; so
+    a branch names its source's sections, and not each file.
+    """
+
+    object: ObjectRef
+    kind: SectionKind
+    entries: int
+    origin: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One committed state of a namespace.
+
+    files, id_runs: in no particular order.
 
     generation: LSN of the first entry of this life of the namespace.
     deleted: a tombstone; no files, and `generation` is still that of the life that ended.
@@ -97,6 +133,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     clustering.
     boundary: the newest round of garbage collection that this manifest is committed after, 0 for
     none.
+    sections: where most of this is in the store, or was before it was changed: what is committed
+    next builds on them. Whoever makes a manifest of another one leaves them as they are.
     """
 
     format: int = FORMAT
@@ -119,6 +157,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     id_runs: tuple[IdRun, ...] = ()
     created_ms: int = 0
     boundary: int = 0
+    sections: tuple[SectionRef, ...] = ()
 
     def centroid_matrix(self) -> npt.NDArray[np.float32]:
         """float32 (clusters, dimension); (0, dimension) before the first clustering."""
@@ -126,42 +165,126 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return flat.reshape(-1, self.dimension) if self.dimension else flat.reshape(0, 0)
 
 
+class Edits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What changes in a list of files, of runs and of centroids: the content of a section, and of a
+    root beside its sections.
+
+    Files are numbered in the order in which the sections of a root add them, and so are runs.
+    removed, removed_runs: numbers. files, id_runs: added. dead: by number of the file the rows that
+    died since, as a roaring bitmap or, where they are few, one by one. centroids: by first row the
+    float32 bytes of consecutive rows, replaced or added. clusters: how many there are then; None:
+    as many as before.
+    """
+
+    files: tuple[DataFile, ...] = ()
+    removed: tuple[int, ...] = ()
+    dead: dict[int, bytes | tuple[int, ...]] = {}
+    id_runs: tuple[IdRun, ...] = ()
+    removed_runs: tuple[int, ...] = ()
+    centroids: dict[int, bytes] = {}
+    clusters: int | None = None
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A manifest as it is stored. Without sections `manifest` is all of it; else its files, runs
+    and centroids are empty: they are what its sections hold, in order, and then `edits`.
+    """
+
+    manifest: Manifest
+    edits: Edits = Edits()
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Manifest)
+_manifest_decoder = msgspec.msgpack.Decoder(Manifest)
+_root_decoder = msgspec.msgpack.Decoder(Root)
+_edits_decoder = msgspec.msgpack.Decoder(Edits)
+# A bare msgpack map: what format 1 was.
+_MAP_16, _FIXMAPS = 0xDE, range(0x80, 0x90)
 
 
-def encode(manifest: Manifest) -> bytes:
-    return _encoder.encode(manifest)
+def encode(root: Root) -> bytes:
+    return seal(MAGIC, _encoder.encode(root))
 
 
-def decode(data: bytes, where: str) -> Manifest:
-    """`CorruptData` naming `where` if the bytes are no manifest of a known format."""
+def decode(data: bytes, where: str) -> Root:
+    """`CorruptData` naming `where` if the bytes are no manifest of a known format, or damaged."""
+    if data[:1] and (data[0] == _MAP_16 or data[0] in _FIXMAPS):
+        return Root(manifest=_first_format(data, where))
+    body = unseal(MAGIC, data, where)
     try:
-        manifest = _decoder.decode(data)
+        root = _root_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptData(f"{where} is not a manifest: {error}") from error
-    if manifest.format != FORMAT:
+    if root.manifest.format != FORMAT:
         raise CorruptData(
-            f"{where} has manifest format {manifest.format}; this build reads {FORMAT}"
+            f"{where} has manifest format {root.manifest.format}; this build reads {FORMAT} and 1"
         )
-    return manifest
+    return root
 
 
-def check(manifest: Manifest) -> None:
+def encode_section(edits: Edits) -> bytes:
+    return seal(SECTION_MAGIC, _encoder.encode(edits))
+
+
+def decode_section(data: bytes, where: str) -> Edits:
+    """`CorruptData` naming `where` if the bytes are no section, or damaged."""
+    body = unseal(SECTION_MAGIC, data, where)
+    try:
+        return _edits_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptData(f"{where} is not a section: {error}") from error
+
+
+def encoded_size(part: Edits | DataFile | IdRun) -> int:
+    """Bytes that it takes in a root or a section."""
+    return len(_encoder.encode(part))
+
+
+def named_objects(manifest: Manifest, prefix: str) -> Iterator[str]:
+    """Keys of all objects that the manifest of the namespace at `prefix` needs, but for itself."""
+    for file in manifest.files:
+        below = file.origin or prefix
+        if not file.inline:
+            yield below + file.columns.name
+        if file.vectors is not None:
+            yield below + file.vectors.name
+    for run in manifest.id_runs:
+        yield (run.origin or prefix) + run.object.name
+    for section in manifest.sections:
+        yield (section.origin or prefix) + section.object.name
+
+
+def check(manifest: Manifest, changed: Iterable[DataFile] | None = None) -> None:
     """`CorruptData` if the manifest contradicts itself; asked before a commit, so that none such is
-    ever stored.
+    ever stored. `changed`: the files whose dead rows are looked at, all if None.
     """
     files, name = manifest.files, f"manifest {manifest.version} of {manifest.namespace!r}"
     if len({file.uuid for file in files}) != len(files):
         raise CorruptData(f"{name} names a file twice")
     if manifest.record_count != sum(file.live for file in files):
         raise CorruptData(f"{name} counts {manifest.record_count} records, its files differ")
-    for file in files:
+    if manifest.deleted and (files or manifest.id_runs):
+        raise CorruptData(f"{name} is a tombstone with files")
+    for file in files if changed is None else changed:
         try:
             dead = file.dead_rows()
         except ValueError as error:
             raise CorruptData(f"{name}: {error}, file {file.uuid}") from error
         if len(dead) != file.dead_count or (dead and dead.max() >= file.rows):
             raise CorruptData(f"{name}: the dead rows of file {file.uuid} are wrong")
-    if manifest.deleted and (files or manifest.id_runs):
-        raise CorruptData(f"{name} is a tombstone with files")
+
+
+def _first_format(data: bytes, where: str) -> Manifest:
+    """Format 1: without checksum and sections. Its id runs are of a kind that is no longer read, so
+    they are left out, and the ids of its files are looked up in the files.
+    """
+    try:
+        manifest = _manifest_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptData(f"{where} is not a manifest: {error}") from error
+    if manifest.format != 1:
+        raise CorruptData(f"{where} has manifest format {manifest.format} without a checksum")
+    runs = sum(run.object.size for run in manifest.id_runs)
+    return msgspec.structs.replace(
+        manifest, format=FORMAT, id_runs=(), byte_count=manifest.byte_count - runs
+    )

@@ -10,12 +10,17 @@ from core.errors import CorruptData, Fenced, Unavailable
 from core.metric import Metric
 from core.object_store import ObjectStore
 from infra.objects.local import LocalStore
+from storage import manifest as stored
 from storage.commit import COMMIT_TRIES, ManifestConflict, ManifestStore
 from storage.delta_file import write_delta
 from storage.layout import NamespaceSchema, hint_key, manifest_key
-from storage.manifest import Manifest, decode, encode
+from storage.manifest import Manifest, Root, decode
 from tests.storage.memory_store import MemoryStore
 from tests.storage.samples import DENSE, sample_manifest, sample_rows, with_dead
+
+
+def encode(manifest: Manifest) -> bytes:
+    return stored.encode(Root(manifest=manifest))
 
 
 async def newest(store: ObjectStore, at_least: int | None = None) -> Manifest | None:
@@ -49,8 +54,8 @@ async def test_32_racing_writers_have_one_winner(kind: str, tmp_path: Path) -> N
         outcomes = await asyncio.gather(
             *(ManifestStore(store).commit(m) for m in racers), return_exceptions=True
         )
-        winners = [m for m, o in zip(racers, outcomes, strict=True) if o is None]
-        losers = [o for o in outcomes if o is not None]
+        winners = [m for m, o in zip(racers, outcomes, strict=True) if o == m]
+        losers = [o for o in outcomes if not isinstance(o, Manifest)]
         assert len(winners) == 1
         assert all(isinstance(o, ManifestConflict) and o.newest == winners[0] for o in losers)
         assert await newest(store) == winners[0]
@@ -225,15 +230,28 @@ async def test_garbage_in_a_manifests_place_is_named() -> None:
 def test_a_manifest_survives_its_encoding() -> None:
     file = with_dead(write_delta(sample_rows(20), DENSE, groups=((0, 0), (1, 7))).file, [1, 5])
     manifest = sample_manifest(3, files=[file])
-    again = decode(encode(manifest), "there")
+    again = decode(encode(manifest), "there").manifest
     assert again == manifest
     assert list(again.files[0].dead_rows()) == [1, 5]
     assert again.files[0].live == 18
 
 
+def test_every_changed_bit_and_every_missing_end_of_a_manifest_is_noticed() -> None:
+    file = with_dead(write_delta(sample_rows(3), DENSE).file, [1])
+    data = encode(sample_manifest(3, files=[file]))
+    for place in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        with pytest.raises(CorruptData, match="there"):
+            decode(bytes(damaged), "there")
+    for end in range(len(data)):
+        with pytest.raises(CorruptData, match="there"):
+            decode(data[:end], "there")
+
+
 def test_a_manifest_of_a_later_format_is_refused() -> None:
-    later = msgspec.structs.replace(sample_manifest(1), format=2)
-    with pytest.raises(CorruptData, match="manifest format 2; this build reads 1"):
+    later = msgspec.structs.replace(sample_manifest(1), format=3)
+    with pytest.raises(CorruptData, match="manifest format 3; this build reads 2 and 1"):
         decode(encode(later), "there")
 
 
