@@ -2,7 +2,8 @@
 
 k-means++ seeds and a few Lloyd rounds on a sample, one pass over all rows, then what is tiny is
 dissolved and what is too big is cut in two until it fits. The same input gives the same clusters.
-Cosine is clustered on the sphere; dotproduct and euclidean by L2 distance.
+Cosine is clustered on the sphere; dotproduct and euclidean by L2 distance. A centroid of NaN is
+vacant: it stands for no cluster.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ Rows = npt.NDArray[np.int64]
 # 10 rounds: on real embeddings the later ones move < 1 % of the rows.
 ROUNDS_MAX = 10
 MOVED_MIN = 0.005
-# 40 rows a centroid are enough to place it (the usual advice is 30-256); bounds time and memory.
+# 40 rows a centroid are enough to place it (the usual advice is 30-256) where there are many; few
+# are cheap to place well. Bounds time and memory, as does the cap: 65,536 x 384 are 100 MB.
 SAMPLE_PER_CLUSTER = 40
+SAMPLE_MIN = 1 << 11
+SAMPLE_MAX = 1 << 16
 # Rows compared at a time: 4096 x 1000 centroids of float32 scores are 16 MB.
 BLOCK = 4096
 # A cut leaves each side at least this share, so that cutting ends after log(n) levels.
@@ -36,16 +40,20 @@ class Clustering:
     members: tuple[Rows, ...]
 
 
-def cluster(vectors: F32, metric: Metric, clusters: int, rows_max: int) -> Clustering:
+def cluster(
+    vectors: F32, metric: Metric, clusters: int, rows_max: int, rows_min: int = 1
+) -> Clustering:
     """About `clusters` (>= 1) clusters of at most `rows_max` (>= 1) rows of float32 (n, d), n >= 1.
 
-    There are more clusters where the data is so uneven that some had to be cut.
+    There are more clusters where the data is so uneven that some had to be cut, and fewer where
+    some would have had less than `rows_min` rows (at most a quarter of `rows_max`, or cutting may
+    go below it).
     """
     rng = np.random.default_rng(SEED)
     with np.errstate(all="ignore"):  # huge components overflow: poor clusters, but whole ones
         if clusters > 1:
             centroids = _trained(vectors, metric, clusters, rng)
-            members = _dissolved(vectors, metric, centroids, len(vectors) // clusters // 8)
+            members = _dissolved(vectors, metric, centroids, rows_min)
         else:
             members = [np.arange(len(vectors), dtype=np.int64)]
         small: list[Rows] = []
@@ -56,19 +64,40 @@ def cluster(vectors: F32, metric: Metric, clusters: int, rows_max: int) -> Clust
             else:
                 members.extend(_cut(vectors, metric, rows))
         small.sort(key=lambda rows: int(rows[0]))
-        centers = np.stack([_mean(vectors[rows], metric) for rows in small])
+        centers = np.stack([center(vectors[rows], metric) for rows in small])
     return Clustering(centers, tuple(small))
 
 
-def nearest(vectors: F32, centroids: F32, metric: Metric) -> npt.NDArray[np.int32]:
-    """int32 (n,): for each row the centroid that it belongs to."""
-    result = np.empty(len(vectors), dtype=np.int32)
+def train(sample: F32, metric: Metric, clusters: int) -> F32:
+    """About `clusters` centroids, float32 (k, d), of a sample of at least one row."""
     with np.errstate(all="ignore"):
-        offsets = _offsets(centroids, metric)
+        return _trained(sample, metric, clusters, np.random.default_rng(SEED))
+
+
+def nearest(vectors: F32, centroids: F32, metric: Metric) -> npt.NDArray[np.int32]:
+    """int32 (n,): for each row the centroid that it belongs to, of which at least one is not
+    vacant.
+    """
+    result = np.empty(len(vectors), dtype=np.int32)
+    numbers = occupied(centroids)
+    centroids = centroids[numbers] if len(numbers) < len(centroids) else centroids
+    with np.errstate(all="ignore"):
         for start in range(0, len(vectors), BLOCK):
             block = vectors[start : start + BLOCK]
-            result[start : start + BLOCK] = np.argmax(block @ centroids.T - offsets, axis=1)
+            best = np.argmax(goodness(block, centroids, metric), axis=1)
+            result[start : start + BLOCK] = numbers[best]
     return result
+
+
+def occupied(centroids: F32) -> Rows:
+    """int64: the numbers of the centroids that are not vacant, ascending."""
+    return np.flatnonzero(~np.isnan(centroids).any(axis=1))
+
+
+def goodness(vectors: F32, centroids: F32, metric: Metric) -> F32:
+    """float32 (n, clusters): the higher, the nearer. Comparable within a row."""
+    scores: F32 = vectors @ centroids.T - _offsets(centroids, metric)
+    return scores
 
 
 def _offsets(centroids: F32, metric: Metric) -> F32 | np.float32:
@@ -79,31 +108,33 @@ def _offsets(centroids: F32, metric: Metric) -> F32 | np.float32:
     return halves
 
 
-def _mean(vectors: F32, metric: Metric) -> F32:
-    """The centre of some rows: float32 (d,)."""
+def center(vectors: F32, metric: Metric) -> F32:
+    """The centre of some rows, at least one: float32 (d,), unit norm for cosine."""
     if metric is Metric.COSINE:
-        vectors = _unit(vectors)
-    center: F32 = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        vectors = unit(vectors)
+    middle: F32 = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     if metric is Metric.COSINE:
-        length = float(np.linalg.norm(center))
+        length = float(np.linalg.norm(middle))
         # Opposite rows may cancel out; any of them is as good a centre as another.
-        center = center / np.float32(length) if length > 1e-12 else vectors[0].copy()
-    return center
+        middle = middle / np.float32(length) if length > 1e-12 else vectors[0].copy()
+    return middle
 
 
-def _unit(vectors: F32) -> F32:
+def unit(vectors: F32) -> F32:
+    """The rows scaled to length 1; zero rows stay zero."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     lengths[lengths == 0.0] = 1.0
-    unit: F32 = (vectors / lengths[:, None]).astype(np.float32)
-    return unit
+    scaled: F32 = (vectors / lengths[:, None]).astype(np.float32)
+    return scaled
 
 
 def _trained(vectors: F32, metric: Metric, clusters: int, rng: np.random.Generator) -> F32:
     """float32 (clusters, d) from a sample of the rows."""
-    size = min(len(vectors), clusters * SAMPLE_PER_CLUSTER)
+    wanted = max(SAMPLE_MIN, min(clusters * SAMPLE_PER_CLUSTER, SAMPLE_MAX), clusters)
+    size = min(len(vectors), wanted)
     sample = vectors[np.sort(rng.choice(len(vectors), size, replace=False))]
     if metric is Metric.COSINE:
-        sample = _unit(sample)
+        sample = unit(sample)
     centroids = _seeds(sample, min(clusters, size), rng)
     before = np.full(size, -1, dtype=np.int32)
     for _ in range(ROUNDS_MAX):
@@ -117,7 +148,7 @@ def _trained(vectors: F32, metric: Metric, clusters: int, rng: np.random.Generat
             rows = order[bounds[number] : bounds[number + 1]]
             # A centroid that lost all its rows starts anew at a random one.
             seed = sample[rows] if len(rows) else sample[rng.integers(size)][None]
-            centroids[number] = _mean(seed, metric)
+            centroids[number] = center(seed, metric)
     return centroids
 
 
@@ -145,7 +176,7 @@ def _dissolved(vectors: F32, metric: Metric, centroids: F32, rows_min: int) -> l
     """Members of each centroid; those with fewer than `rows_min` rows give them to the others."""
     assigned = nearest(vectors, centroids, metric)
     sizes = np.bincount(assigned, minlength=len(centroids))
-    keep = sizes >= max(rows_min, 1)
+    keep = sizes >= min(max(rows_min, 1), int(sizes.max()))
     if not keep.all():
         moved = np.flatnonzero(~keep[assigned])
         kept = np.flatnonzero(keep)

@@ -7,6 +7,7 @@ files as well.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +21,21 @@ from builder.chain import (
     uninterrupted,
     were_collected,
 )
-from builder.cluster import cluster
+from builder.cluster import SAMPLE_PER_CLUSTER, SEED, cluster, occupied, train
 from builder.grouping import Groups, group_order
 from builder.policy import (
     Compaction,
     CompactionLimits,
+    FirstClustering,
     FoldClusters,
     FoldFiles,
+    MergeClusters,
     MergeDeltas,
     MergeRuns,
-    Recluster,
     clusters_of,
+    sizes_of,
 )
+from builder.reassign import Divided, Sizes, divide, movers, neighbours
 from builder.successor import Moved, Rewrite, after_rewrite
 from core.errors import Unavailable
 from core.metric import F32
@@ -40,6 +44,8 @@ from storage.cluster_file import write_cluster
 from storage.commit import ManifestConflict
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedFile, EncodedObject, put_objects
+from storage.file_reader import FileReader
+from storage.groups import groups_of
 from storage.id_run import merge_runs, write_run
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
@@ -64,11 +70,12 @@ async def execute(
     match job:
         case FoldFiles(files=files):
             await work.fold_files(files)
-        case Recluster(clusters=clusters, files=files):
-            await work.recluster(clusters, files)
+        case FirstClustering(clusters=clusters, files=files):
+            await work.first_clustering(clusters, files)
         case FoldClusters(clusters=numbers):
-            for number in numbers:
-                await work.fold_cluster(number)
+            await work.fold_clusters(numbers)
+        case MergeClusters(clusters=numbers):
+            await work.merge_clusters(numbers)
         case MergeDeltas(files=files):
             await work.merge_deltas(files)
         case MergeRuns(runs=runs):
@@ -117,6 +124,9 @@ class _Batch:
     places: RowNumbers
     numbers: RowNumbers
 
+    def take(self, rows: RowNumbers) -> "_Batch":
+        return _Batch(self.rows.take(rows), self.places[rows], self.numbers[rows])
+
 
 @dataclass(slots=True, eq=False)
 class _Rewriting:
@@ -128,14 +138,18 @@ class _Rewriting:
     limits: CompactionLimits
     reader: NamespaceReader = field(init=False)
     centroids: F32 = field(init=False)
+    sizes: Sizes = field(init=False)
     reclustered: bool = False
+    vacated: set[int] = field(default_factory=set)
+    strays: list[_Batch] = field(default_factory=list)
     outputs: list[DataFile] = field(default_factory=list)
     ids: list[tuple[str, IdHashes]] = field(default_factory=list)
     moves: dict[int, list[tuple[RowNumbers, int, RowNumbers]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reader = NamespaceReader(self.shop.cache, self.snapshot)
-        self.centroids = self.snapshot.centroid_matrix()
+        self.centroids = np.array(self.snapshot.centroid_matrix(), dtype=np.float32)
+        self.sizes = sizes_of(max(self.snapshot.dimension, 1), self.limits)
 
     async def fold_files(self, uuids: Sequence[str]) -> None:
         batch = await self._gather(self._live_of(uuids))
@@ -145,50 +159,50 @@ class _Rewriting:
         size = total if self.schema.dimension else self.limits.sparse_file_rows
         for start in range(0, total, size):
             rows = np.arange(start, min(start + size, total), dtype=np.int64)
-            await self._write_cluster(batch, rows, -1, None)
+            await self._write_cluster(batch, rows, -1)
         if len(uuids) == len(self.snapshot.files):
             self.centroids, self.reclustered = self.centroids[:0], True
 
-    async def recluster(self, clusters: int, uuids: Sequence[str]) -> None:
+    async def first_clustering(self, clusters: int, uuids: Sequence[str]) -> None:
+        """All rows of those files into clusters; without any, centroids of a sample of all rows."""
+        self.reclustered = True
+        if not uuids:
+            sample = await self._sample(clusters * SAMPLE_PER_CLUSTER)
+            self.centroids = await asyncio.to_thread(train, sample, self.schema.metric, clusters)
+            return
         batch = await self._gather(self._live_of(uuids))
         if batch is None:
             return
-        vectors = _vectors(batch.rows)
         made = await asyncio.to_thread(
-            cluster, vectors, self.schema.metric, clusters, self._rows_max(vectors)
+            cluster,
+            *(_vectors(batch.rows), self.schema.metric, clusters),
+            *(self.sizes.most, self.sizes.least),
         )
-        self.centroids, self.reclustered = made.centroids, True
+        self.centroids = made.centroids
         for number, members in enumerate(made.members):
-            await self._write_cluster(batch, members, number, made.centroids[number])
+            await self._write_cluster(batch, members, number)
 
-    async def fold_cluster(self, number: int) -> None:
-        """The cluster's file and its groups in deltas, into one file or as many as it takes."""
-        picks: list[tuple[int, RowNumbers]] = []
-        for place, file in enumerate(self.snapshot.files):
-            live = self.reader.live_rows(place)
-            if file.is_delta:
-                live = _within(live, _group_range(file, number))
-            elif file.cluster != number:
-                continue
-            picks.append((place, live))
-        batch = await self._gather(picks)
-        if batch is None:
-            return
-        vectors = _vectors(batch.rows)
-        clusters = clusters_of(vectors.nbytes, self.limits)
-        if clusters == 1:
-            everything = np.arange(len(vectors), dtype=np.int64)
-            await self._write_cluster(batch, everything, number, self.centroids[number])
-            return
-        made = await asyncio.to_thread(
-            cluster, vectors, self.schema.metric, clusters, self._rows_max(vectors)
-        )
-        # The first part takes the old centroid's place, so that no other cluster is renumbered.
-        places = [number, *range(len(self.centroids), len(self.centroids) + len(made.members) - 1)]
-        self.centroids = np.concatenate([self.centroids, made.centroids[1:]])
-        self.centroids[number] = made.centroids[0]
-        for place, members in zip(places, made.members, strict=True):
-            await self._write_cluster(batch, members, place, self.centroids[place])
+    async def fold_clusters(self, numbers: Sequence[int]) -> None:
+        """Each cluster's file and its groups in deltas into one file, or split into as many as it
+        takes; rows that belong elsewhere go into one delta.
+        """
+        split: list[int] = []
+        for number in numbers:
+            split += await self._fold_cluster(number)
+        if self.limits.neighbours:
+            await self._reassign_around(split, frozenset(numbers))
+        await self._write_strays()
+
+    async def merge_clusters(self, numbers: Sequence[int]) -> None:
+        """Their rows go to the clusters that are nearest of the others, in one delta."""
+        for number in numbers:
+            self.centroids[number] = np.nan
+        self.vacated.update(numbers)
+        for number in numbers:
+            batch = await self._gather(self._rows_of(number))
+            if batch is not None:
+                self.strays.append(batch)
+        await self._write_strays()
 
     async def merge_deltas(self, uuids: Sequence[str]) -> None:
         batch = await self._gather(self._live_of(uuids))
@@ -219,15 +233,112 @@ class _Rewriting:
         return Rewrite(
             generation=self.snapshot.generation,
             boundary=self.snapshot.boundary,
-            known=frozenset(file.uuid for file in files),
             moved=tuple(_moved(files[place].uuid, parts) for place, parts in self.moves.items()),
             outputs=tuple(self.outputs),
             runs=runs,
             replaced_runs=replaced,
             centroids_before=self.snapshot.centroids,
-            centroids=self.centroids.astype("<f4").tobytes(),
+            centroids=_without_trailing(self.centroids).astype("<f4").tobytes(),
             reclustered=self.reclustered,
+            vacated=frozenset(self.vacated),
         )
+
+    async def _fold_cluster(self, number: int) -> list[int]:
+        """The numbers of its pieces if it is split."""
+        batch = await self._gather(self._rows_of(number))
+        if batch is None:
+            return []
+        vectors = _vectors(batch.rows)
+        made: Divided = await asyncio.to_thread(
+            divide,
+            *(vectors, self.centroids, number, self.schema.metric),
+            *(self.sizes, clusters_of(vectors.nbytes, self.limits)),
+        )
+        # The biggest piece keeps the number, so that most rows that are grouped under it stay.
+        numbers = [number, *self._vacant(len(made.members) - 1)]
+        self._place(numbers, made.centroids)
+        for piece, members in zip(numbers, made.members, strict=True):
+            if len(members):
+                await self._write_cluster(batch, members, piece)
+        if len(made.strays):
+            self.strays.append(batch.take(made.strays))
+        return numbers if len(numbers) > 1 else []
+
+    async def _reassign_around(self, split: Sequence[int], folded: frozenset[int]) -> None:
+        """Rows of clusters next to new centroids that are nearer to those than to their own."""
+        if not split:
+            return
+        near: dict[int, set[int]] = {}
+        for piece in split:
+            for number in neighbours(self.centroids, piece, self.limits.neighbours).tolist():
+                near.setdefault(number, set()).add(piece)
+        for place, file in enumerate(self.snapshot.files):
+            pieces = near.get(file.cluster)
+            if file.is_delta or not pieces or file.cluster in folded:
+                continue
+            live = self.reader.live_rows(place)
+            moved = await asyncio.to_thread(
+                self._movers, await self.reader.file(place), live, file.cluster, sorted(pieces)
+            )
+            batch = await self._gather([(place, moved)])
+            if batch is not None:
+                self.strays.append(batch)
+
+    def _movers(
+        self, opened: FileReader, live: RowNumbers, number: int, pieces: list[int]
+    ) -> RowNumbers:
+        assert opened.vectors is not None
+        own, new = self.centroids[number], self.centroids[pieces]
+        vectors = np.ascontiguousarray(opened.vectors[live])
+        return live[movers(vectors, own, new, self.schema.metric, self.sizes.least)]
+
+    async def _write_strays(self) -> None:
+        if self.strays:
+            batch = await asyncio.to_thread(_joined, self.strays)
+            encoded, order = await asyncio.to_thread(self._encode_delta, batch.rows)
+            await self._add(batch, order, encoded)
+
+    def _vacant(self, count: int) -> list[int]:
+        """So many numbers that no cluster has."""
+        free = np.flatnonzero(np.isnan(self.centroids).any(axis=1))[:count].tolist()
+        return [*free, *range(len(self.centroids), len(self.centroids) + count - len(free))]
+
+    def _place(self, numbers: Sequence[int], centroids: F32) -> None:
+        rows = max(len(self.centroids), max(numbers) + 1)
+        grown = np.full((rows, self.centroids.shape[1]), np.nan, dtype=np.float32)
+        grown[: len(self.centroids)] = self.centroids
+        grown[list(numbers)] = centroids
+        self.centroids = grown
+
+    def _rows_of(self, number: int) -> list[tuple[int, RowNumbers]]:
+        """Live rows of the cluster's file and of its groups in deltas, the file first; of a backlog
+        as many as one job may hold.
+        """
+        picks: list[tuple[int, RowNumbers]] = []
+        room = max(self.limits.job_bytes // (self.snapshot.dimension * 4), self.sizes.most + 1)
+        files = sorted(enumerate(self.snapshot.files), key=lambda item: item[1].is_delta)
+        for place, file in files:
+            ranges = [(first, end) for n, first, end in groups_of(file) if n == number]
+            if not ranges or (not file.is_delta and file.cluster != number):
+                continue
+            live = self.reader.live_rows(place)
+            live = np.concatenate([_within(live, bounds) for bounds in ranges])[: max(room, 0)]
+            room -= len(live)
+            picks.append((place, live))
+        return picks
+
+    async def _sample(self, rows: int) -> F32:
+        """About `rows` rows, drawn evenly from all files."""
+        share = min(1.0, rows / max(self.snapshot.record_count, 1))
+        rng = np.random.default_rng(SEED)
+        parts: list[F32] = []
+        for place, file in enumerate(self.snapshot.files):
+            live = self.reader.live_rows(place)
+            chosen = np.sort(rng.choice(live, min(file.live, ceil(file.live * share)), False))
+            opened = await self.reader.file(place)
+            assert opened.vectors is not None
+            parts.append(await asyncio.to_thread(opened.vectors.__getitem__, chosen))
+        return np.concatenate(parts)
 
     def _live_of(self, uuids: Sequence[str]) -> list[tuple[int, RowNumbers]]:
         wanted = set(uuids)
@@ -253,16 +364,13 @@ class _Rewriting:
         rows_of_all = await asyncio.to_thread(Rows.concat, parts)
         return _Batch(rows_of_all, np.concatenate(places), np.concatenate(numbers))
 
-    async def _write_cluster(
-        self, batch: _Batch, members: RowNumbers, number: int, centroid: F32 | None
-    ) -> None:
-        encoded = await asyncio.to_thread(self._encode_cluster, batch, members, number, centroid)
+    async def _write_cluster(self, batch: _Batch, members: RowNumbers, number: int) -> None:
+        encoded = await asyncio.to_thread(self._encode_cluster, batch, members, number)
         await self._add(batch, members, encoded)
 
-    def _encode_cluster(
-        self, batch: _Batch, members: RowNumbers, number: int, centroid: F32 | None
-    ) -> EncodedFile:
+    def _encode_cluster(self, batch: _Batch, members: RowNumbers, number: int) -> EncodedFile:
         rows = batch.rows.take(members)
+        centroid = self.centroids[number] if number >= 0 else None
         return write_cluster(rows, self.schema, cluster=number, centroid=centroid)
 
     def _encode_delta(self, rows: Rows) -> tuple[EncodedFile, RowNumbers]:
@@ -290,10 +398,6 @@ class _Rewriting:
         await put_objects(self.shop.store, self.schema.prefix, objects)
         self.shop.metrics.written_bytes.labels("compaction").inc(sum(len(o.data) for o in objects))
 
-    def _rows_max(self, vectors: F32) -> int:
-        row_bytes = int(vectors.shape[1]) * 4
-        return max(1, self.limits.split_bytes // row_bytes)
-
 
 def _vectors(rows: Rows) -> F32:
     assert rows.vectors is not None, "only dense namespaces are clustered"
@@ -308,13 +412,18 @@ def _moved(uuid: str, parts: Sequence[tuple[RowNumbers, int, RowNumbers]]) -> Mo
     return Moved(uuid, rows[order], outputs[order], output_rows[order])
 
 
-def _group_range(delta: DataFile, cluster_number: int) -> tuple[int, int]:
-    """[first, end) of the cluster's group; empty if the delta has none."""
-    starts = dict(delta.groups)
-    first = starts.get(cluster_number)
-    if first is None:
-        return 0, 0
-    return first, min((f for f in starts.values() if f > first), default=delta.rows)
+def _joined(batches: Sequence[_Batch]) -> _Batch:
+    return _Batch(
+        Rows.concat([batch.rows for batch in batches]),
+        np.concatenate([batch.places for batch in batches]),
+        np.concatenate([batch.numbers for batch in batches]),
+    )
+
+
+def _without_trailing(centroids: F32) -> F32:
+    """Vacant rows at the end stand for nothing."""
+    used = occupied(centroids)
+    return centroids[: int(used[-1]) + 1] if len(used) else centroids[:0]
 
 
 def _within(rows: RowNumbers, bounds: tuple[int, int]) -> RowNumbers:

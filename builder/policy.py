@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from storage.manifest import DataFile, Manifest
+import numpy as np
+import numpy.typing as npt
 
-UNGROUPED = -1
+from builder.cluster import occupied
+from builder.reassign import Sizes
+from storage.groups import UNGROUPED, group_live, groups_of
+from storage.manifest import DataFile, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,11 @@ class CompactionLimits:
     """Sizes that shape a namespace's files. Rows of a sparse index count `sparse_file_rows`.
 
     cluster_bytes: vectors of one cluster at its best (measured: ~4 MB balances GETs, bytes and
-    rewriting). split_bytes: a bigger one is split; also where the first clustering happens.
+    rewriting). split_bytes: a bigger one is split; also where the first clustering happens. A
+    cluster under a quarter of `cluster_bytes` is merged away; a split makes none under 3/8, so that
+    one must lose a third of its rows before it goes. neighbours: clusters next to a split one whose
+    rows are compared with the new centroids at once, 0 for none (then it is done when they are
+    folded).
     deltas, runs: the most at rest. fold_fraction: rows of deltas, or dead rows, over rows of the
     file before it is rewritten: 0.5 rewrites (1 + 0.5) / 0.5 = 3 rows for each row that arrives,
     and lets a probe read up to half as many rows again.
@@ -67,7 +75,7 @@ class CompactionLimits:
     """
 
     cluster_bytes: int = 4 << 20
-    split_bytes: int = 8 << 20
+    split_bytes: int = 6 << 20
     deltas: int = 8
     runs: int = 8
     fold_fraction: float = 0.5
@@ -75,6 +83,7 @@ class CompactionLimits:
     dead_rows_min: int = 100
     sparse_file_rows: int = 16_384
     job_bytes: int = 64 << 20
+    neighbours: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +94,11 @@ class FoldFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Recluster:
-    """Live rows of these files (uuids) into about so many clusters with new centroids.
+class FirstClustering:
+    """Live rows of these files (uuids), which are all, into about so many clusters.
 
-    Files that are left out are deltas; they are grouped by the new centroids later.
+    files = (): more than one job may hold; only the centroids are found, from a sample, and the
+    files are grouped by them one after the other.
     """
 
     clusters: int
@@ -103,8 +113,15 @@ class FoldClusters:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeClusters:
+    """The rows of these clusters to the others; their numbers become vacant."""
+
+    clusters: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MergeDeltas:
-    """Live rows of these deltas (uuids, one is enough) into one delta, grouped anew."""
+    """Live rows of these files (uuids, one is enough) into one delta, grouped anew."""
 
     files: tuple[str, ...]
 
@@ -116,13 +133,13 @@ class MergeRuns:
     runs: tuple[str, ...]
 
 
-Compaction = FoldFiles | Recluster | FoldClusters | MergeDeltas | MergeRuns
+Compaction = FoldFiles | FirstClustering | FoldClusters | MergeClusters | MergeDeltas | MergeRuns
 
 
 def plan(manifest: Manifest, limits: CompactionLimits) -> Compaction | None:
     """The next job, or None when the namespace is at rest. Every job brings it nearer to rest."""
-    if manifest.deleted or not manifest.files:
-        return None
+    if manifest.deleted or not manifest.files or any(file.inline for file in manifest.files):
+        return None  # a tiny namespace lies in its manifest until a flush spills it
     if not manifest.dimension:
         job = _plan_sparse(manifest, limits)
     elif not manifest.centroids:
@@ -146,21 +163,18 @@ def delta_debt(manifest: Manifest, limits: CompactionLimits) -> float:
     return max(0, len(_deltas(manifest)) - limits.deltas) / limits.deltas
 
 
-def group_live(delta: DataFile) -> dict[int, int]:
-    """Live rows by cluster; all under `UNGROUPED` where the delta is not grouped."""
-    dead = delta.dead_rows()
-    starts = list(delta.groups) or [(UNGROUPED, 0)]
-    ends = [first for _, first in starts[1:]] + [delta.rows]
-    live: dict[int, int] = {}
-    for (cluster, first), end in zip(starts, ends, strict=True):
-        rows = end - first - dead.range_cardinality(first, end)
-        live[cluster] = live.get(cluster, 0) + rows
-    return live
-
-
 def clusters_of(live_bytes: int, limits: CompactionLimits) -> int:
     """How many clusters hold so many bytes of vectors; 1 up to the size that is split."""
     return 1 if live_bytes <= limits.split_bytes else ceil(live_bytes / limits.cluster_bytes)
+
+
+def sizes_of(dimension: int, limits: CompactionLimits) -> Sizes:
+    """The bounds of a cluster in rows of `dimension` float32 values."""
+    row_bytes = 4 * dimension
+    return Sizes(
+        most=max(1, limits.split_bytes // row_bytes),
+        least=limits.cluster_bytes * 3 // 8 // row_bytes,
+    )
 
 
 def _plan_sparse(manifest: Manifest, limits: CompactionLimits) -> Compaction | None:
@@ -197,86 +211,130 @@ def _plan_small(manifest: Manifest, limits: CompactionLimits) -> Compaction | No
 
 
 def _plan_clustered(manifest: Manifest, limits: CompactionLimits) -> Compaction | None:
-    """Clusters that are too big or much changed first, then the number of deltas."""
+    """First what is in no group, because each fold would miss some of it; then clusters that are
+    too small, too big or much changed; then the number of deltas.
+    """
     row_bytes = manifest.dimension * 4
-    clusters = len(manifest.centroids) // row_bytes
-    live_bytes = _live(manifest.files) * row_bytes
-    # A quarter full on average: centroids that stand for nothing, files too small for their GETs.
-    if clusters * limits.cluster_bytes > max(4 * live_bytes, 4 * limits.cluster_bytes):
-        if live_bytes <= limits.split_bytes:
-            return FoldFiles(tuple(f.uuid for f in manifest.files))
-        return Recluster(
-            clusters_of(live_bytes, limits), tuple(file.uuid for file in manifest.files)
-        )
-    fold = _clusters_to_fold(manifest, clusters, limits)
+    live_bytes = manifest.record_count * row_bytes
+    # Half of what made it clusters: one file it was, and one it is again.
+    if live_bytes <= min(limits.cluster_bytes, limits.split_bytes // 2):
+        return FoldFiles(tuple(f.uuid for f in manifest.files))
+    loose = next((f for f in manifest.files if _loose(f, row_bytes, limits)), None)
+    if loose is not None:
+        return MergeDeltas((loose.uuid,))
+    load = _load(manifest)
+    merge = _clusters_to_merge(load, row_bytes, limits)
+    if merge:
+        return MergeClusters(merge)
+    fold = _clusters_to_fold(load, row_bytes, limits)
     if fold:
         return FoldClusters(fold)
     deltas = _deltas(manifest)
-    # Every probe reads an ungrouped delta whole, so a big one is not left like that.
-    loose = [f for f in deltas if not f.groups and f.live * row_bytes * 4 > limits.cluster_bytes]
-    if loose:
-        return MergeDeltas((loose[0].uuid,))
     if len(deltas) > limits.deltas:
         return _merge_deltas(deltas, manifest.dimension, limits)
     return None
 
 
-def _first_clustering(manifest: Manifest, limits: CompactionLimits) -> Recluster:
-    """What is there, or of a backlog as much as one job may hold: the rest joins cluster by
-    cluster.
+def _loose(file: DataFile, row_bytes: int, limits: CompactionLimits) -> bool:
+    """Every probe reads ungrouped rows, so many of them are not left like that."""
+    if not file.is_delta:
+        return file.cluster == UNGROUPED
+    if not any(n == UNGROUPED for n, _, _ in groups_of(file)):
+        return False
+    return group_live(file)[UNGROUPED] * row_bytes * 4 > limits.cluster_bytes
+
+
+def _first_clustering(manifest: Manifest, limits: CompactionLimits) -> FirstClustering:
+    live_bytes = _live(manifest.files) * manifest.dimension * 4
+    clusters = clusters_of(live_bytes, limits)
+    if live_bytes > limits.job_bytes:
+        return FirstClustering(clusters, ())
+    return FirstClustering(clusters, tuple(file.uuid for file in manifest.files))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Load:
+    """Rows of each cluster number, int64 (clusters,): live ones of its files, dead ones of those,
+    live ones in groups of deltas. used: bool (clusters,), False where the number is vacant.
     """
-    row_bytes = manifest.dimension * 4
-    by_size = sorted(manifest.files, key=lambda f: (f.is_delta, -f.live, f.uuid))
-    chosen: list[DataFile] = []
-    for file in by_size:
-        enough = _live([*chosen, file]) * row_bytes > limits.job_bytes
-        if file.is_delta and chosen and enough:
-            break
-        chosen.append(file)
-    clusters = clusters_of(_live(chosen) * row_bytes, limits)
-    return Recluster(clusters, tuple(file.uuid for file in chosen))
+
+    settled: npt.NDArray[np.int64]
+    dead: npt.NDArray[np.int64]
+    added: npt.NDArray[np.int64]
+    used: npt.NDArray[np.bool_]
 
 
-def _clusters_to_fold(
-    manifest: Manifest, clusters: int, limits: CompactionLimits
-) -> tuple[int, ...]:
-    """Worst first, as many as one job may hold."""
-    settled, added, dead = [0] * clusters, [0] * clusters, [0] * clusters
+def _load(manifest: Manifest) -> _Load:
+    centroids = manifest.centroid_matrix()
+    used = np.zeros(len(centroids), dtype=np.bool_)
+    used[occupied(centroids)] = True
+    settled, dead, added = (np.zeros(len(used), dtype=np.int64) for _ in range(3))
     for file in manifest.files:
         if file.is_delta:
-            for cluster, rows in group_live(file).items():
-                if cluster != UNGROUPED:
-                    added[cluster] += rows
-        else:
+            for number, rows in group_live(file).items():
+                if number != UNGROUPED:
+                    added[number] += rows
+        elif file.cluster != UNGROUPED:
             settled[file.cluster] += file.live
             dead[file.cluster] += file.dead_count
-    row_bytes = manifest.dimension * 4
+    return _Load(settled, dead, added, used)
+
+
+def _clusters_to_merge(load: _Load, row_bytes: int, limits: CompactionLimits) -> tuple[int, ...]:
+    """The smallest first, at most half of all: their rows make the others bigger, and those may
+    then be big enough.
+
+    Trade-off: a small file costs a GET for few rows; merging it away writes its rows once more, and
+    once more when they are folded. It ends: each merge leaves fewer clusters, and nothing but
+    deletions makes one that small (see `Sizes`).
+    """
+    rows = load.settled + load.added
+    small = np.flatnonzero(load.used & (rows * row_bytes * 4 < limits.cluster_bytes))
+    small = small[np.argsort(rows[small], kind="stable")]
+    bounded = np.cumsum(rows[small]) * row_bytes <= limits.job_bytes
+    few = int(np.count_nonzero(load.used)) // 2
+    return tuple(sorted(small[bounded][:few].tolist()))
+
+
+def _clusters_to_fold(load: _Load, row_bytes: int, limits: CompactionLimits) -> tuple[int, ...]:
+    """Worst first, as many as one job may hold; of the last one perhaps only a part.
+
+    Trade-off: rows of deltas, and dead rows, that a probe reads for nothing, against rewriting the
+    whole file for them; `fold_fraction` sets the price.
+    """
     # A cluster that has few rows is not rewritten for each handful that joins it.
-    floor = limits.cluster_bytes // row_bytes // 4
-    pressed: list[tuple[float, int]] = []
-    for cluster in range(clusters):
-        excess = (settled[cluster] + added[cluster]) * row_bytes / limits.split_bytes
-        changed = max(added[cluster], dead[cluster])
-        pressure = changed / max(settled[cluster], floor, 1) / limits.fold_fraction
-        # A big cluster that one fold has just left big (a racing flush) is split by the next.
-        if excess > 1.0 or pressure > 1.0:
-            pressed.append((max(excess, pressure), cluster))
+    floor = max(limits.cluster_bytes // row_bytes // 4, 1)
+    # A third over, so that most splits come with the fold that is due anyway: growing by half
+    # twice costs 3 rows written for each new one, a fold at the very bound made it 3.5.
+    excess = (load.settled + load.added) * row_bytes * 3 / (limits.split_bytes * 4)
+    changed = np.maximum(load.added, load.dead)
+    pressure = changed / np.maximum(load.settled + load.dead, floor) / limits.fold_fraction
+    urgency = np.maximum(excess, pressure)
     chosen: list[int] = []
     room = limits.job_bytes
-    for _, cluster in sorted(pressed, key=lambda p: (-p[0], p[1])):
-        room -= (settled[cluster] + added[cluster]) * row_bytes
+    for number in np.argsort(-urgency, kind="stable").tolist():
+        if urgency[number] <= 1.0:
+            break
+        room -= int(load.settled[number] + load.added[number]) * row_bytes
         if chosen and room < 0:
             break
-        chosen.append(cluster)
+        chosen.append(number)
     return tuple(chosen)
 
 
 def _merge_deltas(
     deltas: Sequence[DataFile], dimension: int, limits: CompactionLimits
 ) -> MergeDeltas | FoldFiles | None:
-    """The smaller half and one more: each row is merged about log2(rows) times at most."""
+    """The smallest ones: as many as make it the fewest rows written for each delta less.
+
+    Trade-off: every query opens each delta, every merge writes rows again. Big deltas are left
+    alone while small ones come: with 8 places, rows of the first 44 flushes of one size are written
+    once more, those of the first 164 twice (Bentley and Saxe's binomial transform).
+    """
     by_size = sorted(deltas, key=lambda f: (bool(f.groups) or not dimension, f.live, f.uuid))
-    chosen = by_size[: max(2, len(deltas) // 2 + 1)]
+    written = np.cumsum([file.live for file in by_size])
+    price = written[1:] / np.arange(1, len(by_size))
+    chosen = by_size[: len(price) + 1 - int(np.argmin(price[::-1]))]
     room = limits.job_bytes
     kept: list[str] = []
     for file in chosen:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from storage.groups import UNGROUPED
 from storage.manifest import DataFile, IdRun, Manifest
 
 
@@ -31,17 +32,17 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rewrite:
-    """What one compaction has made from a manifest of `generation` with files `known` (uuids).
+    """What one compaction has made from a manifest of `generation`.
 
     boundary: the round of garbage collection that the manifest was committed after. outputs: new
     files without dead rows; runs: their ids (or merged runs); replaced_runs: names of runs that
     `runs` stand for. centroids_before: those the work was grouped by. reclustered: the numbers of
-    `centroids` have nothing to do with those before.
+    `centroids` have nothing to do with those before. vacated: numbers that stand for no cluster any
+    more.
     """
 
     generation: int
     boundary: int
-    known: frozenset[str]
     moved: tuple[Moved, ...]
     outputs: tuple[DataFile, ...]
     runs: tuple[IdRun, ...]
@@ -49,6 +50,7 @@ class Rewrite:
     centroids_before: bytes
     centroids: bytes
     reclustered: bool = False
+    vacated: frozenset[int] = frozenset()
 
 
 def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
@@ -57,7 +59,7 @@ def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
     Rows that died since the rewrite read them are dead in its outputs. The version and the commit's
     own fields are still those of `newest`.
     """
-    if newest.deleted or newest.generation != rewrite.generation:
+    if newest.deleted or not newest.files or newest.generation != rewrite.generation:
         return None
     if newest.centroids != rewrite.centroids_before:
         return None
@@ -76,13 +78,7 @@ def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
             dead = file.dead_rows()
             _carry_over(part, dead, died)
             file = with_dead(file, dead | BitMap(part.rows.tolist()))
-        elif newest.centroids != rewrite.centroids and (
-            rewrite.reclustered or file.uuid not in rewrite.known
-        ):
-            # What was grouped by centroids that are gone: deltas of flushes that ran meanwhile.
-            # A split has taken its rows out of the others, which keep their groups.
-            file = msgspec.structs.replace(file, groups=())
-        files.append(file)
+        files.append(_regrouped(file, rewrite))
     files += [with_dead(file, dead) for file, dead in zip(rewrite.outputs, died, strict=True)]
     id_runs = [run for run in newest.id_runs if run.object.name not in rewrite.replaced_runs]
     id_runs += rewrite.runs
@@ -121,6 +117,20 @@ def stored_bytes(files: Collection[DataFile], runs: Collection[IdRun]) -> int:
     columns = sum(file.columns.size for file in files)
     vectors = sum(file.vectors.size for file in files if file.vectors is not None)
     return columns + vectors + sum(run.object.size for run in runs)
+
+
+def _regrouped(file: DataFile, rewrite: Rewrite) -> DataFile:
+    """The file with groups of clusters that there are. After a split a delta keeps its groups: most
+    of their rows belong to the piece that kept the number, and a fold finds out about the others.
+    """
+    if not file.groups:
+        return file
+    if rewrite.reclustered:
+        return msgspec.structs.replace(file, groups=())
+    if not any(number in rewrite.vacated for number, _ in file.groups):
+        return file
+    groups = tuple((UNGROUPED if n in rewrite.vacated else n, first) for n, first in file.groups)
+    return msgspec.structs.replace(file, groups=groups)
 
 
 def _carry_over(part: Moved, dead: BitMap, died: list[BitMap]) -> None:

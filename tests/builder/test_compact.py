@@ -1,25 +1,29 @@
 """Compaction beside flushes: rows move, nothing is lost, and what died meanwhile stays dead."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from builder.builder import IndexBuilder
 from builder.chain import Target
-from builder.cluster import nearest
+from builder.cluster import nearest, occupied
 from builder.compact import commit_rewrite, execute
 from builder.policy import (
     Compaction,
+    CompactionLimits,
+    FirstClustering,
     FoldClusters,
     FoldFiles,
+    MergeClusters,
     MergeDeltas,
     MergeRuns,
-    Recluster,
     plan,
 )
 from builder.successor import Rewrite
 from core.operations import CreateNamespace, DeleteAll, DeleteIds, DeleteNamespace
+from storage.groups import UNGROUPED, group_live, groups_of
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
 from storage.namespace import NamespaceReader
@@ -36,8 +40,8 @@ class Race:
         self.builder = builder
         self.shop = world.parts().workshop(world.settings)
 
-    async def begin(self, job: Compaction) -> Rewrite:
-        return await execute(self.shop, SCHEMA, await self.newest(), job, SMALL)
+    async def begin(self, job: Compaction, limits: CompactionLimits = SMALL) -> Rewrite:
+        return await execute(self.shop, SCHEMA, await self.newest(), job, limits)
 
     async def end(self, rewrite: Rewrite) -> Manifest | None:
         target = Target(SCHEMA, owner_epoch=1)
@@ -77,12 +81,17 @@ def deltas(manifest: Manifest) -> tuple[str, ...]:
     return tuple(file.uuid for file in manifest.files if file.is_delta)
 
 
+# Rows of 16 bytes: clusters of more than 10 are split.
+TIGHT = replace(SMALL, cluster_bytes=80, split_bytes=160)
+
 JOBS: dict[str, tuple[bool, Callable[[Manifest], Compaction]]] = {
     "fold files": (False, lambda m: FoldFiles(everything(m))),
     "fold some files": (False, lambda m: FoldFiles(deltas(m)[:3])),
-    "cluster": (False, lambda m: Recluster(5, everything(m))),
-    "cluster some": (False, lambda m: Recluster(3, deltas(m)[:3])),
-    "cluster again": (True, lambda m: Recluster(3, everything(m))),
+    "cluster": (False, lambda m: FirstClustering(5, everything(m))),
+    "find centroids": (False, lambda m: FirstClustering(5, ())),
+    "cluster again": (True, lambda m: FirstClustering(3, everything(m))),
+    "split clusters": (True, lambda m: FoldClusters((1, 3))),
+    "merge clusters": (True, lambda m: MergeClusters((0, 2))),
     "group a delta": (True, lambda m: MergeDeltas(deltas(m)[:1])),
     "uncluster": (True, lambda m: FoldFiles(everything(m))),
     "fold clusters": (True, lambda m: FoldClusters((0, 2))),
@@ -97,7 +106,8 @@ async def test_rows_that_die_during_a_job_are_dead_in_its_files(world: World, na
     """Overwritten, deleted, deleted and written again, between the job's reading and its commit."""
     clustered, job = JOBS[name]
     race = await filled(world, clustered=clustered)
-    rewrite = await race.begin(job(await race.newest()))
+    limits = TIGHT if name == "split clusters" else SMALL
+    rewrite = await race.begin(job(await race.newest()), limits)
     await world.write(upsert(*(f"r{n}" for n in range(0, 100, 7)), seed=3.0))
     await race.flush()
     await world.write(DeleteIds(tuple(f"r{n}" for n in range(0, 100, 5))), upsert("r50", "new"))
@@ -117,7 +127,8 @@ async def test_rows_that_die_during_a_job_are_dead_in_its_files(world: World, na
 async def test_a_job_over_a_life_that_ended_is_dropped(world: World, name: str, end: str) -> None:
     clustered, job = JOBS[name]
     race = await filled(world, clustered=clustered)
-    rewrite = await race.begin(job(await race.newest()))
+    limits = TIGHT if name == "split clusters" else SMALL
+    rewrite = await race.begin(job(await race.newest()), limits)
     await world.write(DeleteAll() if end == "delete all" else DeleteNamespace())
     if end == "new life":
         await world.write(CreateNamespace(), upsert("r1"))
@@ -130,7 +141,7 @@ async def test_a_job_over_a_life_that_ended_is_dropped(world: World, name: str, 
 
 async def test_of_two_jobs_over_the_same_files_the_later_is_dropped(world: World) -> None:
     race = await filled(world, clustered=True)
-    one = await race.begin(Recluster(3, everything(await race.newest())))
+    one = await race.begin(FirstClustering(3, everything(await race.newest())))
     two = await race.begin(FoldClusters((1,)))
     assert await race.end(two) is not None
     assert await race.end(one) is None
@@ -142,7 +153,7 @@ async def test_a_flush_beside_a_clustering_is_not_grouped_by_centroids_that_are_
 ) -> None:
     """Its rows belong to no group of the new centroids, so every probe has to look at them."""
     race = await filled(world, clustered=True)
-    rewrite = await race.begin(Recluster(3, everything(await race.newest())))
+    rewrite = await race.begin(FirstClustering(3, everything(await race.newest())))
     await world.write(upsert("late1", "late2"))
     await race.flush()
     assert (await race.newest()).files[-1].groups
@@ -150,6 +161,53 @@ async def test_a_flush_beside_a_clustering_is_not_grouped_by_centroids_that_are_
     assert manifest is not None
     assert [file.groups for file in manifest.files if file.is_delta] == [()]
     await world.check()
+
+
+async def test_after_a_merge_the_number_is_vacant_and_a_split_takes_it(world: World) -> None:
+    """The merged rows lie by their nearest centroid of the others; a flush that ran meanwhile put
+    rows under the number that is gone, and every probe looks at those.
+    """
+    race = await filled(world, clustered=True)
+    before = await race.newest()
+    gone = before.files[0].cluster
+    rewrite = await race.begin(MergeClusters((gone,)))
+    near = upsert("late")
+    assert near.records[0].values is not None
+    near.records[0].values[:] = before.centroid_matrix()[gone]
+    await world.write(near)
+    await race.flush()
+    assert (await race.newest()).files[-1].groups == ((gone, 0),)
+    merged = await race.end(rewrite)
+    assert merged is not None
+    assert gone not in occupied(merged.centroid_matrix())
+    assert gone not in {n for file in merged.files for n, _, _ in groups_of(file)}
+    assert sum(group_live(file).get(UNGROUPED, 0) for file in merged.files) == 1
+    await world.check()
+    split = await race.begin(FoldClusters((merged.files[0].cluster,)), TIGHT)
+    after = await race.end(split)
+    assert after is not None
+    assert gone in {file.cluster for file in after.files}
+    assert gone in occupied(after.centroid_matrix())
+    await world.check()
+    await race.builder.compact()
+    await world.check()
+
+
+async def test_few_clusters_are_left_when_most_records_are_gone(world: World) -> None:
+    """One by one they are merged, without a new clustering; at last it is one file again."""
+    race = await filled(world, clustered=True)
+    await race.builder.compact()
+    clusters = len((await race.newest()).centroid_matrix())
+    for keep in (3, 12):
+        await world.write(DeleteIds(tuple(f"r{n}" for n in range(100) if n % keep)))
+        await race.flush()
+        await race.builder.compact()
+        await world.check()
+        after = await race.newest()
+        assert plan(after, SMALL) is None
+    assert clusters >= 4
+    assert after.centroids == b""
+    assert len(after.files) == 1
 
 
 async def test_clusters_hold_what_is_near_them(world: World) -> None:

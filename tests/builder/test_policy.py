@@ -1,6 +1,8 @@
 """The policies: bounds that hold at rest, an end that is reached, and what rewriting costs."""
 
 from collections import Counter
+from collections.abc import Iterable
+from itertools import count, islice
 from math import ceil
 
 import msgspec
@@ -12,22 +14,24 @@ from pyroaring import BitMap
 from builder.policy import (
     Compaction,
     CompactionLimits,
+    FirstClustering,
     FlushLimits,
     FoldClusters,
     FoldFiles,
+    MergeClusters,
     MergeDeltas,
     MergeRuns,
     PendingLoad,
-    Recluster,
     clusters_of,
     delta_debt,
-    group_live,
     may_need_compaction,
     plan,
     should_flush,
+    sizes_of,
 )
 from builder.successor import with_files
 from core.clock import new_uuid
+from storage.groups import UNGROUPED, group_live
 from storage.manifest import DataFile, IdRun, Manifest, ObjectRef
 
 LIMITS = CompactionLimits()
@@ -56,14 +60,17 @@ class Simulation:
         )
 
     @property
-    def clusters(self) -> int:
-        dimension = self.manifest.dimension
-        return len(self.manifest.centroids) // (4 * dimension) if dimension else 0
+    def numbers(self) -> list[int]:
+        """Of the clusters that there are."""
+        if not self.manifest.centroids:
+            return []
+        vacant = np.isnan(self.manifest.centroid_matrix()[:, 0])
+        return np.flatnonzero(~vacant).tolist()
 
     def flush(self, rows: int, replaced: int = 0) -> None:
         """`rows` new versions, of which `replaced` make older rows dead, drawn evenly."""
         files = [self._with_deaths(file, replaced) for file in self.manifest.files]
-        groups = self._spread(rows) if self.clusters else Counter({-1: rows})
+        groups = self._spread(rows) if self.numbers else Counter({UNGROUPED: rows})
         self._set([*files, self._file("deltas", groups)], runs=1)
 
     def delete(self, share: float) -> None:
@@ -96,30 +103,64 @@ class Simulation:
                 for file in files:
                     if file.uuid in uuids:
                         groups += Counter(group_live(file))
-                if self.clusters:
-                    groups += self._spread(groups.pop(-1, 0))
+                if self.numbers:
+                    groups += self._spread(groups.pop(UNGROUPED, 0))
                 self._replace(uuids, [self._file("deltas", groups)])
             case FoldFiles(files=uuids):
                 live = sum(f.live for f in files if f.uuid in uuids)
                 size = live if self.manifest.dimension else self.limits.sparse_file_rows
                 parts = [min(size, live - at) for at in range(0, live, size)]
-                centroids = 0 if len(uuids) == len(files) else self.clusters
                 made = [self._file("clusters", Counter({-1: rows})) for rows in parts]
-                self._replace(uuids, made, centroids)
-            case Recluster(clusters=clusters, files=uuids):
+                self._replace(uuids, made, [] if len(uuids) == len(files) else None)
+            case FirstClustering(clusters=clusters, files=()):
+                self._set(files, runs=0, numbers=range(clusters))
+            case FirstClustering(clusters=clusters, files=uuids):
                 live = sum(f.live for f in files if f.uuid in uuids)
-                assert live * ROW_BYTES <= self.limits.job_bytes or len(uuids) == 1
+                assert live * ROW_BYTES <= self.limits.job_bytes
                 made = [
                     self._file("clusters", Counter({number: rows}))
                     for number, rows in enumerate(_parts(live, clusters))
                 ]
-                self._replace(uuids, made, clusters)
+                self._replace(uuids, made, range(clusters))
+            case MergeClusters(clusters=numbers):
+                assert len(numbers) < len(self.numbers)
+                left = [n for n in self.numbers if n not in numbers]
+                moved = sum(self._taken(number) for number in numbers)
+                self._set(list(self.manifest.files), runs=0, numbers=left)
+                self._move(moved, left)
             case FoldClusters(clusters=numbers):
                 for number in numbers:
                     self._fold(number)
         assert self.manifest.record_count == before
 
     def _fold(self, number: int) -> None:
+        """A split takes a tenth of its neighbours' rows as well, as far as they may go."""
+        live = self._taken(number)
+        parts = _parts(live, clusters_of(live * ROW_BYTES, self.limits))
+        free = (n for n in count() if n not in self.numbers)
+        numbers = [number, *islice(free, len(parts) - 1)]
+        made = [
+            self._file("clusters", Counter({n: rows}))
+            for n, rows in zip(numbers, parts, strict=True)
+        ]
+        everyone = {*self.numbers, *numbers}
+        self._set([*self.manifest.files, *made], runs=1, numbers=everyone)
+        if len(parts) == 1:
+            return
+        moved, files = 0, []
+        near = self.random.permutation(sorted(everyone - set(numbers)))[:16].tolist()
+        for file in self.manifest.files:
+            if not file.is_delta and file.cluster in near:
+                least = sizes_of(DIMENSION, self.limits).least
+                gone = min(file.live // 10, max(0, file.live - least))
+                moved += gone
+                file = self._without(file, gone)
+            files.append(file)
+        self._set(files, runs=0)
+        self._move(moved, numbers)
+
+    def _taken(self, number: int) -> int:
+        """The cluster's live rows, which are gone from its file and its groups afterwards."""
         live, kept = 0, []
         for file in self.manifest.files:
             if file.is_delta:
@@ -131,22 +172,31 @@ class Simulation:
                 live += file.live
             else:
                 kept.append(file)
-        parts = _parts(live, clusters_of(live * ROW_BYTES, self.limits))
-        numbers = [number, *range(self.clusters, self.clusters + len(parts) - 1)]
-        made = [
-            self._file("clusters", Counter({n: rows}))
-            for n, rows in zip(numbers, parts, strict=True)
-        ]
-        self._set([*kept, *made], runs=1, clusters=self.clusters + len(parts) - 1)
+        self._set(kept, runs=0)
+        return live
+
+    def _move(self, rows: int, numbers: list[int]) -> None:
+        """`rows` more in a delta, evenly among `numbers`."""
+        if rows:
+            spread = Counter(self.random.choice(numbers, size=rows).tolist())
+            self._set([*self.manifest.files, self._file("deltas", spread)], runs=1)
 
     def _replace(
-        self, uuids: "list[str] | tuple[str, ...]", made: list[DataFile], clusters: int = -1
+        self,
+        uuids: "list[str] | tuple[str, ...]",
+        made: list[DataFile],
+        numbers: Iterable[int] | None = None,
     ) -> None:
         kept = [f for f in self.manifest.files if f.uuid not in uuids]
-        self._set([*kept, *made], runs=1, clusters=self.clusters if clusters < 0 else clusters)
+        self._set([*kept, *made], runs=1, numbers=numbers)
 
-    def _set(self, files: list[DataFile], runs: int, clusters: int = -1) -> None:
-        matrix = self.manifest.centroids if clusters < 0 else bytes(clusters * ROW_BYTES)
+    def _set(self, files: list[DataFile], runs: int, numbers: Iterable[int] | None = None) -> None:
+        matrix = self.manifest.centroids
+        if numbers is not None:
+            used = sorted(numbers)
+            rows = np.full((used[-1] + 1 if used else 0, DIMENSION), np.nan, dtype="<f4")
+            rows[used] = 0.0
+            matrix = rows.tobytes()
         added = [_run(10, [f.uuid for f in files])] * runs
         self.manifest = with_files(self.manifest, files, [*self.manifest.id_runs, *added], matrix)
 
@@ -169,15 +219,17 @@ class Simulation:
         )
 
     def _spread(self, rows: int) -> "Counter[int]":
-        drawn = self.random.integers(self.clusters, size=rows)
-        return Counter(drawn.tolist())
+        return Counter(self.random.choice(self.numbers, size=rows).tolist())
 
     def _with_deaths(self, file: DataFile, deaths: int) -> DataFile:
         total = sum(f.live for f in self.manifest.files)
+        return self._without(file, min(file.live, ceil(deaths * file.live / max(total, 1))))
+
+    def _without(self, file: DataFile, deaths: int) -> DataFile:
+        """`deaths` more of its rows dead."""
         dead = file.dead_rows()
         live = np.setdiff1d(np.arange(file.rows), np.array(dead, dtype=np.int64))
-        count = min(len(live), ceil(deaths * len(live) / max(total, 1)))
-        dead |= BitMap(self.random.choice(live, count, replace=False).tolist())
+        dead |= BitMap(self.random.choice(live, deaths, replace=False).tolist())
         return msgspec.structs.replace(file, dead=dead.serialize(), dead_count=len(dead))
 
 
@@ -195,9 +247,27 @@ def assert_at_rest(manifest: Manifest, limits: CompactionLimits) -> None:
     assert len(deltas) <= limits.deltas
     assert len(manifest.id_runs) <= limits.runs
     assert delta_debt(manifest, limits) == 0
+    if not manifest.dimension:
+        return
+    row_bytes = 4 * manifest.dimension
+    settled, added = Counter[int](), Counter[int]()
     for file in manifest.files:
-        if manifest.dimension and not file.is_delta:
-            assert file.live * ROW_BYTES <= limits.split_bytes
+        (added if file.is_delta else settled).update(group_live(file))
+        assert file.is_delta or file.live * row_bytes <= limits.split_bytes
+    if not manifest.centroids:
+        return
+    assert added[UNGROUPED] * row_bytes <= len(deltas) * limits.cluster_bytes / 4
+    for number in range(len(manifest.centroid_matrix())):
+        if np.isnan(manifest.centroid_matrix()[number]).any():
+            assert number not in settled
+            assert number not in added
+            continue
+        rows = settled[number] + added[number]
+        assert limits.cluster_bytes <= 4 * rows * row_bytes or len(settled) == 1
+        assert 3 * rows * row_bytes <= 4 * limits.split_bytes
+        floor = limits.cluster_bytes // row_bytes // 4
+        held = sum(file.rows for file in manifest.files if file.cluster == number)
+        assert added[number] <= limits.fold_fraction * max(held, floor)
 
 
 STEPS = st.lists(
@@ -249,7 +319,7 @@ def test_a_backlog_is_clustered_in_jobs_of_bounded_memory() -> None:
         simulation.flush(20_000)
     simulation.settle()
     assert_at_rest(simulation.manifest, LIMITS)
-    assert simulation.clusters >= 37
+    assert len(simulation.numbers) >= 37
     assert all(file.groups for file in simulation.manifest.files if file.is_delta)
 
 
@@ -257,10 +327,10 @@ def test_a_shrunk_namespace_gets_fewer_clusters() -> None:
     simulation = Simulation(LIMITS)
     simulation.flush(40_000)
     simulation.settle()
-    assert simulation.clusters > 10
+    assert len(simulation.numbers) > 10
     simulation.delete(0.95)
     simulation.settle()
-    assert simulation.clusters == 0
+    assert simulation.numbers == []
     assert len(simulation.manifest.files) == 1
 
 
