@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.probing import I64, NO_CELL, Cells
-from builder.policy import CompactionLimits, group_live, plan
+from builder.policy import CompactionLimits, plan
 from core.object_store import ObjectStore
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
+from storage.groups import group_live
 from storage.manifest import DataFile, Manifest
 from storage.namespace import NamespaceReader
 
