@@ -7,7 +7,7 @@ ARGS   ?=
 CLIENT_VERSIONS := 7.3.0 9.0.1 10.2.0
 
 .DEFAULT_GOAL := help
-.PHONY: help check install lock run demo test test-long lint format types bench bench-builder services services-stop clients clean
+.PHONY: help check install lock run demo test test-long lint format types bench bench-builder bench-namespaces services services-stop clients clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ bench: install ## Ingest, latency and recall on real embeddings, embedded and Ka
 bench-builder: install ## The builder: a million records, ten rounds of churn; ARGS="--records 100000"
 	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m bench.builder $(ARGS)
+
+bench-namespaces: install ## 100,000 small namespaces: memory, objects, bytes, latencies (ARGS="--count 5000" for fewer)
+	$(BIN)/python -m bench.namespaces $(ARGS)
 
 services: install ## Start a real Kafka, S3 server and PostgreSQL here, print how to use them
 	@$(BIN)/python -m infra.services up

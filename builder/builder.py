@@ -6,19 +6,22 @@ checkpoints run as tasks beside it, at most one flush and one compaction of a na
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
+from builder.fairness import Claim, next_turn
 from builder.intake import Intake
 from builder.jobs import Jobs
 from builder.metrics import BuilderMetrics
 from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition, check_end, take_over
 from builder.parts import BuilderParts
-from builder.policy import delta_debt, may_need_compaction, should_flush
+from builder.policy import may_need_compaction
 from builder.settings import BuilderSettings
 from builder.status import BuilderStatus, status_of
+from builder.turns import FlushTurns, Turn
 from core.consumer import LogConsumer
 from core.errors import FailedPrecondition, Fenced, FirnError, Unavailable
 from core.feed import CheckpointEvent
@@ -55,9 +58,9 @@ class IndexBuilder(LogConsumer):
         )
         self._owned: dict[int, OwnedPartition] = {}
         self._tasks: dict[asyncio.Task[Any], OwnedPartition] = {}
-        self._flushing = 0
+        self._turns = FlushTurns(self._settings, self._buffer)
         self._compacting = 0
-        self._to_compact: dict[NamespaceWork, OwnedPartition] = {}
+        self._to_compact: dict[NamespaceWork, tuple[OwnedPartition, float]] = {}
         self._idle: dict[NamespaceWork, OwnedPartition] = {}
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -84,7 +87,7 @@ class IndexBuilder(LogConsumer):
         left = [key async for key, _ in parts.registry.unfinished(state)]
         self._owned[partition] = owned
         for index_id, namespace in left:
-            self._to_compact[owned.work(index_id, namespace)] = owned
+            self._want_compaction(owned, owned.work(index_id, namespace))
         self._wake.set()
         logger.debug(
             "partition %d is ours from offset %d on, owner epoch %d",
@@ -105,6 +108,7 @@ class IndexBuilder(LogConsumer):
                 await asyncio.sleep(0)
             write = await self._intake.take(record)
             _check(owned)
+            work = None
             if write is not None:
                 work = owned.work(write.index_id, write.namespace)
                 work.pending.add(write, self._parts.clock.monotonic())
@@ -112,11 +116,12 @@ class IndexBuilder(LogConsumer):
                     work.pending.drop_oldest(self._settings.paused_bytes)
                 owned.settle(work)
                 self._buffer.recount(work)
+                self._turns.added(owned, work, self._parts.clock.monotonic())
                 self._idle.pop(work, None)
                 self._metrics.ingested_bytes.inc(write.value_bytes)
                 self._metrics.ingested_records.inc()
             owned.applied = record.offset + 1
-            while self._buffer.full:
+            while self._buffer.full or (work is not None and self._buffer.hogged_by(work)):
                 self._begin_due()
                 await self._parts.clock.sleep(self._settings.tick_s)
                 _check(owned)
@@ -190,41 +195,35 @@ class IndexBuilder(LogConsumer):
 
     def _begin_due(self) -> None:
         now = self._parts.clock.monotonic()
-        for owned, work in self._due(now)[: self._settings.flushes - self._flushing]:
-            work.flushing = True
-            self._flushing += 1
-            self._begin(owned, self._flush(owned, work)).add_done_callback(self._flush_ended)
+        self._begin_flushes()
         for owned in self._owned.values():
-            if owned.active and owned.dirty and now >= owned.registry_at:
+            if owned.active and now >= owned.registry_at and owned.dirty:
                 spread = len(owned.state.sections) / REGISTRY_SECTIONS_PER_S
                 owned.registry_at = now + max(self._settings.registry_s, spread)
                 self._begin(owned, self._checkpoint_or_warn(owned))
-        for work, owned in list(self._to_compact.items()):
-            if self._compacting >= self._settings.compactions:
+        while self._compacting < self._settings.compactions:
+            work = next_turn(self._compaction_claims(now), now)
+            if work is None:
                 break
-            if now >= work.compact_at and not work.compacting:
-                del self._to_compact[work]
-                if owned.active:
-                    self._compacting += 1
-                    job = self._begin(owned, self._compact(owned, work))
-                    job.add_done_callback(self._compaction_ended)
+            owned, _ = self._to_compact.pop(work)
+            if owned.active:
+                self._compacting += 1
+                job = self._begin(owned, self._compact(owned, work))
+                job.add_done_callback(self._compaction_ended)
 
-    def _due(self, now: float) -> list[tuple[OwnedPartition, NamespaceWork]]:
-        """Namespaces to flush now: the oldest first, or the biggest while the buffer is full."""
-        found: list[tuple[float, OwnedPartition, NamespaceWork]] = []
-        full = self._buffer.full
-        limits = self._settings
-        for owned in self._owned.values():
-            for work in owned.waiting.values() if owned.active else ():
-                if work.flushing or now < work.retry_at or not len(work.pending):
-                    continue
-                load = work.pending.load(now)
-                manifest = work.manifest
-                debt = 0.0 if manifest is None else delta_debt(manifest, limits.compaction)
-                if full or should_flush(load, limits.flush, debt):
-                    found.append((load.bytes if full else load.age_s, owned, work))
-        found.sort(key=lambda item: -item[0])
-        return [(owned, work) for _, owned, work in found]
+    def _compaction_claims(self, now: float) -> Iterator[Claim[NamespaceWork]]:
+        for work, (_, since) in self._to_compact.items():
+            if now >= work.compact_at and not work.compacting:
+                size = 0 if work.manifest is None else work.manifest.byte_count
+                yield Claim(work, since, min(size, self._settings.compaction.job_bytes))
+
+    def _want_compaction(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        self._to_compact.setdefault(work, (owned, self._parts.clock.monotonic()))
+
+    def _begin_flushes(self) -> None:
+        for turn in self._turns.take(self._owned.values(), self._parts.clock.monotonic()):
+            task = self._begin(turn.owned, self._flush(turn.owned, turn.work))
+            task.add_done_callback(partial(self._flush_ended, turn))
 
     def _begin(self, owned: OwnedPartition, job: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """All that writes runs in such a task, so that a revocation can end it."""
@@ -249,8 +248,10 @@ class IndexBuilder(LogConsumer):
     # Slots are given back by callbacks: a task that is cancelled before its first step, by a
     # revocation in the same turn of the loop, never comes to a `finally` of its own.
 
-    def _flush_ended(self, _: asyncio.Task[None]) -> None:
-        self._flushing -= 1
+    def _flush_ended(self, turn: Turn, _: asyncio.Task[None]) -> None:
+        self._turns.give_back(turn)
+        if self._loop is not None:
+            self._begin_flushes()
 
     def _compaction_ended(self, _: asyncio.Task[None]) -> None:
         self._compacting -= 1
@@ -265,13 +266,14 @@ class IndexBuilder(LogConsumer):
     async def _compact(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         committed = await self._jobs.compact(owned, work)
         if committed or work.compact_at > self._parts.clock.monotonic():  # the next job, or again
-            self._to_compact[work] = owned
+            self._want_compaction(owned, work)
         self._forget_idle(owned, work)
 
     def _after_flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
+        self._turns.again(owned, work, self._parts.clock.monotonic())
         manifest = work.manifest
         if manifest is not None and may_need_compaction(manifest, self._settings.compaction):
-            self._to_compact[work] = owned
+            self._want_compaction(owned, work)
             self._wake.set()
         self._forget_idle(owned, work)
 

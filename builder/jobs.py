@@ -5,6 +5,7 @@ import logging
 
 from builder.chain import Target, Workshop, event_of, newest
 from builder.compact import commit_rewrite, execute
+from builder.fairness import SMALL_FLUSHES, is_small
 from builder.flush import flush
 from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition, check_end
@@ -33,12 +34,14 @@ class Jobs:
         self._settings = settings
         self._buffer = buffer
         self._flushes = asyncio.Semaphore(settings.flushes)
+        self._small_flushes = asyncio.Semaphore(SMALL_FLUSHES)
         self._compactions = asyncio.Semaphore(settings.compactions)
 
     async def flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         """One batch of what is pending."""
         manifest: Manifest | None = None
-        async with work.lock, self._flushes:
+        small = is_small(work.pending.load(self._parts.clock.monotonic()))
+        async with work.lock, self._small_flushes if small else self._flushes:
             if owned.failure is not None or not len(work.pending):
                 return
             work.flushing = True

@@ -8,6 +8,9 @@ from storage.manifest import Manifest
 
 NamespaceKey = tuple[str, str]
 
+# One namespace may fill so much of the buffer; then the log of its own partition waits for it.
+SHARE_MAX = 0.5
+
 
 @dataclass(slots=True, eq=False)
 class NamespaceWork:
@@ -65,6 +68,15 @@ class Buffer:
         self.bytes -= work.counted[0]
         self.records -= work.counted[1]
         work.counted = (0, 0)
+
+    def share(self, work: NamespaceWork) -> float:
+        """Of the nearer bound."""
+        size, records = work.counted
+        return max(size / self._bytes_max, records / self._records_max)
+
+    def hogged_by(self, work: NamespaceWork) -> bool:
+        """It holds so much that namespaces of other partitions would wait for it."""
+        return self.share(work) > SHARE_MAX
 
     @property
     def full(self) -> bool:

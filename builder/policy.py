@@ -41,17 +41,24 @@ class PendingLoad:
     filter_operations: int
 
 
-def should_flush(load: PendingLoad, limits: FlushLimits, debt: float) -> bool:
-    """`debt` (>= 0): deltas over the most that is wanted, as a fraction of it.
+def due_in_s(load: PendingLoad, limits: FlushLimits, debt: float) -> float:
+    """Seconds until a flush is due if nothing is added; 0: now. `debt` (>= 0): deltas over
+    the most that is wanted, as a fraction of it.
 
     A namespace whose compaction is behind flushes less often, in bigger deltas: age and filter
     operations count for less, the bounds of memory stay.
     """
     patience = 1.0 + min(debt, 8.0)
+    if outgrown(load, limits, patience):
+        return 0.0
+    return max(0.0, limits.age_s * patience - load.age_s)
+
+
+def outgrown(load: PendingLoad, limits: FlushLimits, patience: float = 1.0) -> bool:
+    """A flush is due whatever the age."""
     return (
         load.records >= limits.records
         or load.bytes >= limits.bytes
-        or load.age_s >= limits.age_s * patience
         or load.filter_operations >= limits.filter_operations * patience
     )
 

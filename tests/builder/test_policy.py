@@ -24,9 +24,9 @@ from builder.policy import (
     PendingLoad,
     clusters_of,
     delta_debt,
+    due_in_s,
     may_need_compaction,
     plan,
-    should_flush,
     sizes_of,
 )
 from builder.successor import with_files
@@ -355,10 +355,13 @@ def test_flushing(records: int, size: int, age_s: float, operations: int, debt: 
     limits = FlushLimits()
     load = PendingLoad(records, size, age_s, operations)
     more = PendingLoad(records + 1, size + 1, age_s + 1, operations + 1)
-    flushing = should_flush(load, limits, debt)
-    assert not flushing or should_flush(more, limits, debt)
-    assert not flushing or should_flush(load, limits, 0.0)
+    wait = due_in_s(load, limits, debt)
+    flushing = wait <= 0
+    assert due_in_s(more, limits, debt) <= wait
+    assert due_in_s(load, limits, 0.0) <= wait
+    if not flushing:
+        assert due_in_s(PendingLoad(records, size, age_s + wait, operations), limits, debt) <= 1e-6
     if records >= limits.records or size >= limits.bytes:
         assert flushing
     if age_s >= limits.age_s:
-        assert should_flush(load, limits, 0.0)
+        assert due_in_s(load, limits, 0.0) <= 0
