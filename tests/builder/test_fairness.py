@@ -115,7 +115,7 @@ async def test_fifty_small_namespaces_beside_a_hot_one(tmp_path: Path) -> None:
     """
     world = World(tmp_path)
     limits = FlushLimits(records=200, age_s=0.02)
-    world.settings = replace(world.settings, flush=limits, registry_s=0.05)
+    world.settings = replace(world.settings, flush=limits, registry_s=0.05, batch_bytes=10_000)
     builder = world.builder()
     turns: list[str] = []
     counted_turns(builder, turns)
