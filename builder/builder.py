@@ -11,7 +11,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from builder.collection import Swept
+from builder.collector import Collector
 from builder.fairness import Claim, next_turn
+from builder.garbage import Grace
 from builder.intake import Intake
 from builder.jobs import Jobs
 from builder.metrics import BuilderMetrics
@@ -64,10 +67,14 @@ class IndexBuilder(LogConsumer):
         self._idle: dict[NamespaceWork, OwnedPartition] = {}
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._collector = Collector(parts, self._settings, self._begin, self._forget_idle)
+        self._collecting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), name="index-builder")
+            collecting = self._collector.run(self._owned.values)
+            self._collecting = asyncio.create_task(collecting, name="garbage-collector")
 
     async def stop(self) -> None:
         """A last flush and checkpoint of every partition, within a bound; then all is at rest."""
@@ -75,6 +82,10 @@ class IndexBuilder(LogConsumer):
             self._loop.cancel()
             await asyncio.wait((self._loop,))
             self._loop = None
+        if self._collecting is not None:
+            self._collecting.cancel()
+            await asyncio.wait((self._collecting,))
+            self._collecting = None
         await self.revoke(list(self._owned), lost=False)
 
     async def assign(self, partition: int) -> int:
@@ -157,6 +168,16 @@ class IndexBuilder(LogConsumer):
             for work in list(owned.works.values()):
                 while await self._tracked(owned, self._jobs.compact(owned, work)):
                     pass
+
+    async def collect(
+        self, partition: int | None = None, grace: Grace | None = None
+    ) -> list[Swept]:
+        """A look for garbage at every namespace that may have some, now. `FirnError`."""
+        return [
+            await self._tracked(owned, self._collector.collect(owned, key, grace))
+            for owned in self._some(partition)
+            for key in self._collector.known(owned)
+        ]
 
     def status(self) -> BuilderStatus:
         return status_of(self._owned.values(), self._buffer, self._parts.clock.monotonic())
@@ -306,9 +327,7 @@ class IndexBuilder(LogConsumer):
             if not await owned.commit(self._parts.registry, self._parts.clock.monotonic()):
                 return
         except Fenced as error:
-            if owned.failure is None:
-                owned.failure = error
-                logger.critical("partition %d is given up: %s", owned.number, error)
+            owned.give_up(error)
             raise
         checkpoint = owned.state.checkpoint
         self._metrics.checkpoint.labels(str(owned.number)).set(checkpoint)

@@ -9,7 +9,7 @@ import msgspec
 
 from builder.metrics import BuilderMetrics
 from core.clock import Clock, new_uuid
-from core.errors import LogMismatch
+from core.errors import Fenced, LogMismatch
 from core.feed import ManifestEvent
 from core.object_store import ObjectStore
 from storage.boundary import BoundaryStore
@@ -103,8 +103,17 @@ def check_log(shop: OfLog, manifest: Manifest) -> None:
 
 
 def blank(shop: Workshop, target: Target, newest: Manifest | None) -> Manifest:
-    """What follows `newest` (None: there is no manifest yet), without content."""
+    """What follows `newest` (None: there is no manifest yet), without content.
+
+    `Fenced` if a higher owner epoch has written: a zombie that reads the newest manifest would meet
+    no conflict.
+    """
     schema = target.schema
+    if newest is not None and newest.owner_epoch > target.owner_epoch:
+        raise Fenced(
+            f"owner epoch {newest.owner_epoch} writes {schema.namespace!r}; "
+            f"this one, {target.owner_epoch}, must stop"
+        )
     return Manifest(
         index_id=schema.index_id,
         namespace=schema.namespace,

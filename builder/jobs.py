@@ -71,7 +71,7 @@ class Jobs:
                 self._compact_later(work, self._settings.backoff_max_s)
                 return False
             except (Fenced, LogMismatch) as error:
-                self._give_up(owned, error)
+                owned.give_up(error)
                 return False
             except Exception as error:
                 self._metrics.failures.labels(type(error).__name__).inc()
@@ -159,7 +159,7 @@ class Jobs:
         work.manifest = None  # the outcome of a commit may be unknown
         settings, now = self._settings, self._parts.clock.monotonic()
         if isinstance(error, Fenced | LogMismatch):
-            self._give_up(owned, error)
+            owned.give_up(error)
         elif isinstance(error, Unavailable):
             work.failures += 1
             wait_s = min(
@@ -174,11 +174,6 @@ class Jobs:
                 work.paused = f"{type(error).__name__}: {error}"
                 logger.exception("%s is paused, its entries stay in the log", _name(work))
             work.pending.drop_oldest(settings.paused_bytes)
-
-    def _give_up(self, owned: OwnedPartition, error: Fenced | LogMismatch) -> None:
-        if owned.failure is None:
-            owned.failure = error
-            logger.critical("partition %d is given up: %s", owned.number, error)
 
     def _compact_later(self, work: NamespaceWork, wait_s: float) -> None:
         work.manifest = None

@@ -40,6 +40,14 @@ class BuilderMetrics:
         self.buffered_records = gauge("buffered_records", "Records accepted and not yet flushed")
         self.oldest_seconds = gauge("oldest_pending_seconds", "Age of the oldest unflushed entry")
         self.compaction_queue = gauge("compaction_queue", "Namespaces that wait for compaction")
+        self.collected_objects = counter("collected_objects", "Objects deleted as garbage")
+        self.collected_bytes = counter("collected_bytes", "Bytes of objects deleted as garbage")
+        self.collection_rounds = counter("collection_rounds", "Rounds of garbage collection")
+        self.collection_failures = metrics.counter(
+            "firndb_builder_collection_failures", "Looks for garbage that failed", ("error",)
+        )
+        self.garbage_objects = gauge("garbage_objects", "Garbage too young to go, as last seen")
+        self.garbage_bytes = gauge("garbage_bytes", "Bytes of garbage too young to go")
         self.paused = gauge("paused_namespaces", "Namespaces that wait for a person")
         self.applied = metrics.gauge(
             "firndb_builder_applied_offset", "Next offset wanted", by_partition

@@ -1,6 +1,7 @@
 """One partition that the builder owns: its registry, its checkpoint, its namespaces with work."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -16,6 +17,8 @@ from storage.manifest import Manifest
 from storage.registry import RegistryConflict, RegistryState, RegistryStore
 from storage.registry_tree import NamespaceSummary
 
+logger = logging.getLogger(__name__)
+
 # Racing for a partition is rare and each loser only has to read once more.
 TAKE_TRIES = 8
 # Sections of the registry that were replaced stay for readers who hold an older root: between one
@@ -25,7 +28,8 @@ SWEEP_S = 60.0
 
 class OwnedPartition:
     """applied: the next offset wanted. failure: why nothing is written any more, None while all is
-    well. closing: being revoked, so nothing new is begun.
+    well. closing: being revoked, so nothing new is begun. touched: namespaces with a commit that
+    garbage collection has not seen, and its version.
     """
 
     def __init__(self, state: RegistryState) -> None:
@@ -37,7 +41,8 @@ class OwnedPartition:
         self.registry_at = 0.0
         self.works: dict[NamespaceKey, NamespaceWork] = {}
         self.waiting: dict[NamespaceKey, NamespaceWork] = {}
-        self._changed: dict[NamespaceKey, NamespaceSummary] = {}
+        self.touched: dict[NamespaceKey, int] = {}
+        self._changed: dict[NamespaceKey, NamespaceSummary | None] = {}
         self._unnamed: frozenset[str] = frozenset()
         self._sweep_at: float | None = None
         self._committing = asyncio.Lock()
@@ -89,6 +94,17 @@ class OwnedPartition:
             deleted=manifest.deleted,
             unfinished=unfinished,
         )
+        self.touched[manifest.index_id, manifest.namespace] = manifest.version
+
+    def drop(self, key: NamespaceKey) -> None:
+        """Nothing is left of a namespace of a deleted index: the next registry is without it."""
+        self._changed[key] = None
+
+    def give_up(self, error: FirnError) -> None:
+        """Nothing more is written for this partition."""
+        if self.failure is None:
+            self.failure = error
+            logger.critical("partition %d is given up: %s", self.number, error)
 
     async def commit(self, registry: RegistryStore, now: float) -> bool:
         """Write the registry; False if it would say nothing new. `now`: of the monotonic clock.
@@ -121,10 +137,10 @@ class OwnedPartition:
             await self._sweep(registry, now)
         return True
 
-    def _noted(self, changed: Mapping[NamespaceKey, NamespaceSummary]) -> None:
+    def _noted(self, changed: Mapping[NamespaceKey, NamespaceSummary | None]) -> None:
         """Forget what the registry says now, but not what was noted since."""
         for key, summary in changed.items():
-            if self._changed.get(key) is summary:
+            if key in self._changed and self._changed[key] is summary:
                 del self._changed[key]
 
     async def _sweep(self, registry: RegistryStore, now: float) -> None:

@@ -18,6 +18,9 @@ class BuilderSettings:
     flush at `stop` and at an orderly revocation. idle_namespaces: how many manifests of namespaces
     without work are kept in memory. paused_bytes: entries kept of a namespace that waits for a
     person; older ones are left to the log.
+    gc_grace_s: what nothing names any more stays for so long; above the longest query and the
+    longest job. gc_period_s: between two looks at a namespace with garbage. gc_patrol_per_s: how
+    many namespaces are looked at after an assignment. collections: how many at once.
     """
 
     flush: FlushLimits = field(default_factory=FlushLimits)
@@ -37,3 +40,7 @@ class BuilderSettings:
     backoff_first_s: float = 0.1
     backoff_max_s: float = 10.0
     directory_retry_s: float = 0.5
+    gc_grace_s: float = 3600.0
+    gc_period_s: float = 600.0
+    gc_patrol_per_s: float = 10.0
+    collections: int = 1

@@ -111,6 +111,15 @@ class Settings(BaseSettings):
         2.0, gt=0, description="a namespace is flushed when a write is this old, in seconds"
     )
 
+    gc_grace_s: float = Field(
+        3600.0,
+        ge=0,
+        description="what nothing uses any more is kept so long: above the longest query and job",
+    )
+    gc_period_s: float = Field(
+        600.0, gt=0, description="how often a namespace with garbage is looked at, in seconds"
+    )
+
     builder_host: str = Field("127.0.0.1", description="address of the builder's health port")
     builder_port: int = Field(
         8191,

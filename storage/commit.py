@@ -17,6 +17,7 @@ from core.object_store import ObjectStore
 from storage.boundary import Slots
 from storage.layout import hint_key, manifest_key, manifests_prefix, namespace_prefix, version_of
 from storage.manifest import Manifest, Root, check, decode, encode
+from storage.references import keys_of
 from storage.section_store import Packed, SectionStore
 from storage.sections import (
     LIMITS,
@@ -150,6 +151,13 @@ class ManifestStore:
         """
         return await self._resolved(prefix, decode(data, where), None)
 
+    async def named(self, index_id: str, namespace: str, version: int) -> frozenset[str] | None:
+        """Keys of all objects that one version is made of, wherever they lie; None as `read`."""
+        manifest = await self.read(index_id, namespace, version)
+        if manifest is None:
+            return None
+        return keys_of(manifest, namespace_prefix(index_id, namespace))
+
     async def is_newest(self, index_id: str, namespace: str, version: int) -> bool:
         """Whether nothing followed `version` when this was asked; one small request.
 
@@ -182,8 +190,7 @@ class ManifestStore:
             if not as_divided:
                 data, stored = encode(winner), await self._resolved(prefix, winner, None)
         if await self._slots.was_free_again(prefix, manifest.version):
-            with suppress(Unavailable):  # nobody reads it: the chain goes on far above
-                await self._store.delete(key)
+            # Left where it is: nobody reads it, and garbage collection takes it.
             raise await self._conflict(manifest)
         if created:
             self._slots.saw_newest(prefix, manifest.version, began_at)

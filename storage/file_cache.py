@@ -3,7 +3,7 @@
 import asyncio
 import weakref
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -105,6 +105,14 @@ class FileCache:
             found = await self._single_flight(refs, lambda: self._load(prefix, refs, read))
         assert isinstance(found, IdRunReader)
         return found
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop the readers and copies of objects that are gone from the store; names as in the
+        manifest. Readers that are held stay valid.
+        """
+        for name in names:
+            self._readers.pop(name, None)
+            self._copies.remove((name,))
 
     def holds(self, file: DataFile) -> bool:
         """Whether `open` would answer at once; for planning and for counting hits of one query."""

@@ -17,6 +17,7 @@ def objects_of(files: Iterable[DataFile], runs: Iterable[IdRun]) -> Iterator[tup
 
 
 def keys_of(manifest: Manifest, prefix: str) -> frozenset[str]:
-    """Of the data files and id runs that the manifest of the namespace at `prefix` names."""
-    found = objects_of(manifest.files, manifest.id_runs)
+    """Of the files, id runs and sections that the manifest of the namespace at `prefix` names."""
+    found = [*objects_of(manifest.files, manifest.id_runs)]
+    found += [(section.origin, section.object) for section in manifest.sections]
     return frozenset((origin or prefix) + ref.name for origin, ref in found)

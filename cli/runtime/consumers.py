@@ -84,7 +84,9 @@ def builder_settings(settings: Settings) -> BuilderSettings:
             records=settings.flush_records,
             bytes=settings.flush_bytes,
             age_s=settings.flush_age_s,
-        )
+        ),
+        gc_grace_s=settings.gc_grace_s,
+        gc_period_s=settings.gc_period_s,
     )
 
 

@@ -11,6 +11,8 @@ from core.object_store import ObjectInfo, ObjectStore
 class MemoryStore(ObjectStore):
     """`objects` may be changed by a test at will. Every verb gives other tasks a turn first.
 
+    now_ms: the store's time, which a test moves; what is put gets it.
+
     damaged_reads: key -> how many of the next gets return wrong bytes. failing: verb -> how many of
     the next calls raise `Unavailable` and do nothing. lost_answers: verb -> how many of the next
     calls take effect and raise `Unavailable` all the same.
@@ -18,6 +20,8 @@ class MemoryStore(ObjectStore):
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.modified_ms: dict[str, int] = {}
+        self.now_ms = 0
         self.calls: Counter[str] = Counter()
         self.damaged_reads: Counter[str] = Counter()
         self.failing: Counter[str] = Counter()
@@ -39,11 +43,15 @@ class MemoryStore(ObjectStore):
     async def put(self, key: str, data: bytes) -> None:
         await self._begin("put")
         self.objects[key] = data
+        self.modified_ms[key] = self.now_ms
         self._end("put")
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         await self._begin("put_if_absent")
-        created = self.objects.setdefault(key, data) is data
+        created = key not in self.objects
+        if created:
+            self.objects[key] = data
+            self.modified_ms[key] = self.now_ms
         self._end("put_if_absent")
         return created
 
@@ -51,7 +59,7 @@ class MemoryStore(ObjectStore):
         await self._begin("list")
         for key in sorted(self.objects):
             if key.startswith(prefix) and key > start_after:
-                yield ObjectInfo(key, len(self.objects[key]), 0)
+                yield self._info(key)
 
     async def delete(self, key: str) -> None:
         await self._begin("delete")
@@ -59,10 +67,13 @@ class MemoryStore(ObjectStore):
 
     async def stat(self, key: str) -> ObjectInfo | None:
         await self._begin("stat")
-        return ObjectInfo(key, len(self.objects[key]), 0) if key in self.objects else None
+        return self._info(key) if key in self.objects else None
 
     async def close(self) -> None:
         """Nothing to do."""
+
+    def _info(self, key: str) -> ObjectInfo:
+        return ObjectInfo(key, len(self.objects[key]), self.modified_ms.get(key, 0))
 
     async def _begin(self, verb: str) -> None:
         await asyncio.sleep(0)
