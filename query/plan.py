@@ -1,4 +1,4 @@
-"""Which files a query looks at, in which order, and when it has seen enough. Pure."""
+"""Which rows a query looks at, in which order, and when it has seen enough. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ from core.metric import ranking
 from core.operations import UpdateByFilter
 from core.scan import Target
 from freshness.protocol import Pending
-from storage.manifest import DataFile, Manifest
+from query.layout import Layout, Piece, layout_of, whole
+from storage.manifest import DataFile
+from storage.namespace import NamespaceReader
 
 # Up to here every row is scanned: some 5 ms at 384 dimensions, and recall is 1.
 SCAN_ALL_ROWS = 25_000
@@ -24,25 +26,32 @@ GROWTH = 0.6
 ROWS_PER_MATCH = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """Places in the manifest's `files`. always: deltas and unclustered files; ranked: clusters,
-    nearest first.
+    """always: rows of files without clusters, and of deltas that belong to no cluster. ranked:
+    numbers of clusters, nearest first, each with its rows in its file and in the deltas.
 
     total_live: of all files that may match. considered: files with live rows; pruned: those that
     statistics exclude.
     """
 
-    always: tuple[int, ...]
+    always: tuple[Piece, ...]
     ranked: tuple[int, ...]
     total_live: int
     considered: int
     pruned: int
     everything: bool
+    layout: Layout | None
+    kept: frozenset[int]
+
+    def pieces(self, cluster: int) -> list[Piece]:
+        """A ranked cluster's rows in files that may match."""
+        assert self.layout is not None
+        return [piece for piece in self.layout.pieces(cluster) if piece.place in self.kept]
 
 
 def plan(
-    manifest: Manifest,
+    reader: NamespaceReader,
     target: Target,
     condition: Filter | None,
     filter_ops: Sequence[Pending],
@@ -50,23 +59,29 @@ def plan(
 ) -> Plan:
     """Everything is looked at if `exhaustive`, in sparse indexes, and where there are few rows."""
     unknown = changed_fields(filter_ops)
-    files = [(place, f) for place, f in enumerate(manifest.files) if f.live > 0]
+    files = [(place, f) for place, f in enumerate(reader.manifest.files) if f.live > 0]
     kept = [
         (place, f)
         for place, f in files
         if condition is None or may_match_file(f, condition, unknown)
     ]
     total = sum(f.live for _, f in kept)
+    places = frozenset(place for place, _ in kept)
     everything = exhaustive or target.vector is None or total <= SCAN_ALL_ROWS
-    always = [place for place, f in kept if f.is_delta or f.cluster < 0 or everything]
-    clustered = [] if everything else [(p, f) for p, f in kept if not f.is_delta and f.cluster >= 0]
+    layout = None if everything else layout_of(reader)
+    if layout is None:
+        always = whole(reader, [place for place, _ in kept])
+    else:
+        always = tuple(piece for piece in layout.loose if piece.place in places)
     return Plan(
-        always=tuple(always),
-        ranked=_nearest_first(manifest, target, clustered),
+        always=always,
+        ranked=() if layout is None else _nearest_first(layout, target),
         total_live=total,
         considered=len(files),
         pruned=len(files) - len(kept),
         everything=everything,
+        layout=layout,
+        kept=places,
     )
 
 
@@ -108,15 +123,11 @@ def has_enough(total_live: int, probed_live: int, selected: int, k: int) -> bool
     return selected > 0 and selected >= min(matching, enough_rows(round(matching), k))
 
 
-def _nearest_first(
-    manifest: Manifest, target: Target, clustered: list[tuple[int, DataFile]]
-) -> tuple[int, ...]:
-    if not clustered:
-        return ()
+def _nearest_first(layout: Layout, target: Target) -> tuple[int, ...]:
+    """The clusters that are not vacant."""
     assert target.vector is not None
-    centroids = manifest.centroid_matrix()
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        goodness = np.nan_to_num(ranking(target.metric, centroids, target.vector), nan=-np.inf)
-    return tuple(
-        place for place, f in sorted(clustered, key=lambda item: -float(goodness[item[1].cluster]))
-    )
+        goodness = ranking(target.metric, layout.centroids, target.vector)
+    goodness = np.where(np.isnan(goodness), -np.inf, goodness)  # overflowed
+    order = np.argsort(-goodness[layout.used], kind="stable")
+    return tuple(layout.used[order].tolist())

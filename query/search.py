@@ -133,7 +133,7 @@ class Searcher:
             question = replace(question, trees=False)
         patched = await read_patched(sight, cost)
         fresh += await _apart(len(patched), score_records, patched, question)
-        chosen = plan(reader.manifest, target, asked.filter, answer.filter_ops, asked.exhaustive)
+        chosen = plan(reader, target, asked.filter, answer.filter_ops, asked.exhaustive)
         probe = Probe(reader, self._parts.cache, self._parts.overlays, answer.filter_ops, cost)
         if question.touched is not None:
             scans = await probe.run(chosen, question)

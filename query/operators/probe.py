@@ -1,11 +1,14 @@
-"""probe: open and scan the files of a plan, nearest first, until enough rows have been seen."""
+"""probe: open and scan the rows of a plan, nearest first, until enough have been seen."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from core.scan import Mask
 from freshness.protocol import Pending
+from query.layout import Piece
 from query.model import Cost
 from query.operators.replay import Overlay, OverlayCache, filters_of
 from query.operators.scan_file import FileScan, Question, scan_file
@@ -43,6 +46,7 @@ class Probe:
         self._overlays = overlays
         self._filter_ops = filter_ops
         self._cost = cost
+        self._seen: set[int] = set()
 
     async def run(self, plan: Plan, question: Question) -> list[FileScan]:
         """Scans everything in `always`, and of `ranked` as many as needed."""
@@ -52,8 +56,10 @@ class Probe:
         question = replace(question, trees=question.trees and not plan.everything)
         wanted = enough_rows(plan.total_live, question.k)
         ranked = list(plan.ranked)
+        self._seen.clear()
         wave = list(plan.always)
-        wave += _take(self._reader, ranked, wanted - self._live(wave))
+        cost.clusters_probed += len({piece.place for piece in wave})
+        wave += self._take(plan, ranked, wanted - sum(piece.live for piece in wave))
         scans: list[FileScan] = []
         while wave:
             scans += await self._scan(wave, question)
@@ -61,26 +67,28 @@ class Probe:
             if not ranked or has_enough(plan.total_live, live, selected, question.k):
                 break
             # a filter lets few rows pass: each wave doubles what has been seen
-            wave = _take(self._reader, ranked, max(live, wanted))
+            wave = self._take(plan, ranked, max(live, wanted))
         return scans
 
-    async def _scan(self, places: Sequence[int], question: Question) -> list[FileScan]:
-        files = self._reader.manifest.files
-        cost = self._cost
-        for place in places:
-            held = self._cache.holds(files[place])
-            cost.cache_hits += held
-            cost.gets += 0 if held else 1 + (files[place].vectors is not None)
-            cost.deltas_scanned += files[place].is_delta
-        cost.files_opened += len(places)
-        cost.clusters_probed += len(places)
-        cost.rounds += 1
-        readers = await self._reader.files(places)
+    def _take(self, plan: Plan, ranked: list[int], rows: int) -> list[Piece]:
+        """Removes clusters from the front of `ranked` until their live rows reach `rows`."""
+        taken: list[Piece] = []
+        while ranked and rows > 0:
+            pieces = plan.pieces(ranked.pop(0))
+            rows -= sum(piece.live for piece in pieces)
+            self._cost.clusters_probed += len(pieces) > 0
+            taken += pieces
+        return taken
+
+    async def _scan(self, wave: Sequence[Piece], question: Question) -> list[FileScan]:
+        by_place: dict[int, list[Piece]] = {}
+        for piece in wave:
+            by_place.setdefault(piece.place, []).append(piece)
+        self._count(by_place)
+        readers = await self._reader.files(list(by_place))
         opened = [
-            _Opened(
-                place, reader, self._reader.live_mask(place), await self._overlay(place, reader)
-            )
-            for place, reader in zip(places, readers, strict=True)
+            _Opened(place, reader, self._live(pieces), await self._overlay(place, reader))
+            for (place, pieces), reader in zip(by_place.items(), readers, strict=True)
         ]
         share = -(-len(opened) // THREADS)
         groups = [opened[at : at + share] for at in range(0, len(opened), share)]
@@ -89,11 +97,33 @@ class Probe:
         )
         scans = [scan for group in done for scan in group]
         for found in scans:
-            cost.rows_scanned += found.scanned
+            self._cost.rows_scanned += found.scanned
             vectors = found.rows.vectors
             width = 0 if vectors is None else 4 * vectors.shape[1]
-            cost.bytes_scanned += found.scanned * width
+            self._cost.bytes_scanned += found.scanned * width
         return scans
+
+    def _count(self, places: Iterable[int]) -> None:
+        """Each file counts once for a query, however many waves read rows of it."""
+        cost, files = self._cost, self._reader.manifest.files
+        cost.rounds += 1
+        for place in set(places) - self._seen:
+            held = self._cache.holds(files[place])
+            cost.cache_hits += held
+            cost.gets += 0 if held else 1 + (files[place].vectors is not None)
+            cost.deltas_scanned += files[place].is_delta
+            cost.files_opened += 1
+        self._seen.update(places)
+
+    def _live(self, pieces: Sequence[Piece]) -> Mask:
+        """True for the live rows of those pieces, which are of one file."""
+        live = self._reader.live_mask(pieces[0].place)
+        if sum(piece.end - piece.first for piece in pieces) == len(live):
+            return live
+        mask = np.zeros(len(live), dtype=np.bool_)
+        for piece in pieces:
+            mask[piece.first : piece.end] = live[piece.first : piece.end]
+        return mask
 
     async def _overlay(self, place: int, reader: FileReader) -> Overlay | None:
         file = self._reader.manifest.files[place]
@@ -101,19 +131,6 @@ class Probe:
         if not any(may_match_file(file, op.filter, frozenset()) for op in operations):
             return None
         return await self._overlays.get(reader, self._filter_ops)
-
-    def _live(self, places: Sequence[int]) -> int:
-        return sum(self._reader.manifest.files[place].live for place in places)
-
-
-def _take(reader: NamespaceReader, ranked: list[int], rows: int) -> list[int]:
-    """Removes from the front of `ranked` until their live rows reach `rows`."""
-    taken: list[int] = []
-    while ranked and rows > 0:
-        place = ranked.pop(0)
-        rows -= reader.manifest.files[place].live
-        taken.append(place)
-    return taken
 
 
 def _scan_all(group: Sequence[_Opened], question: Question) -> list[FileScan]:
