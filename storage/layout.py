@@ -70,9 +70,9 @@ OBJECT_KINDS = (
 
 
 def kind_of(key: str) -> str:
-    """One of `OBJECT_KINDS`: `manifest` is the hint."""
+    """One of `OBJECT_KINDS`: `manifest` is the hint; packs count as sections."""
     parts = key.split("/")
-    name = parts[0] if parts[0] == "registry" or len(parts) < 3 else parts[2]
+    name = parts[0] if parts[0] == "registry" or len(parts) < 3 else parts[2].partition(".")[0]
     return name if name in OBJECT_KINDS else "other"
 
 

@@ -9,7 +9,7 @@ of a big one a list of *sections*, immutable objects that hold most of it, and t
 (storage/sections.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -238,20 +238,6 @@ def decode_section(data: bytes, where: str) -> Edits:
 def encoded_size(part: Edits | DataFile | IdRun) -> int:
     """Bytes that it takes in a root or a section."""
     return len(_encoder.encode(part))
-
-
-def named_objects(manifest: Manifest, prefix: str) -> Iterator[str]:
-    """Keys of all objects that the manifest of the namespace at `prefix` needs, but for itself."""
-    for file in manifest.files:
-        below = file.origin or prefix
-        if not file.inline:
-            yield below + file.columns.name
-        if file.vectors is not None:
-            yield below + file.vectors.name
-    for run in manifest.id_runs:
-        yield (run.origin or prefix) + run.object.name
-    for section in manifest.sections:
-        yield (section.origin or prefix) + section.object.name
 
 
 def check(manifest: Manifest, changed: Iterable[DataFile] | None = None) -> None:
