@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 import numpy as np
 from pyroaring import BitMap
 
+from builder.attach import NOT_EMPTY, TWICE, Attachments
 from core.filters.row import matches
 from core.filters.statistics import may_match
 from core.log import NO_LSN
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -46,13 +48,19 @@ class Fold:
     """One batch over one manifest. `run` once, then read the results.
 
     exists: whether there is a namespace afterwards; generation: LSN of the first entry of its
-    present life (of the last one, if it is gone). manifest: that of the base rows: the committed
-    one, or what was spilled last. overlay: by id the new version, or None. keeps_base: False when
-    all base rows are gone; otherwise `dead` has for each file of the manifest its dead rows.
+    present life (of the last one, if it is gone); attached: the snapshot that this life was made
+    of, if any. manifest: that of the base rows: the committed one, or what was spilled or attached
+    last. overlay: by id the new version, or None. keeps_base: False when all base rows are gone;
+    otherwise `dead` has for each file of the manifest its dead rows.
     """
 
     def __init__(
-        self, cache: FileCache, manifest: Manifest | None, spill: Spill, records_max: int
+        self,
+        cache: FileCache,
+        manifest: Manifest | None,
+        spill: Spill,
+        records_max: int,
+        attachments: Attachments,
     ) -> None:
         """`manifest` is None before the namespace's first one. `spill` writes what is there so far
         into files, once the overlay has more than `records_max` entries.
@@ -60,6 +68,8 @@ class Fold:
         alive = manifest is not None and not manifest.deleted
         self.exists = alive
         self.generation = NO_LSN if manifest is None else manifest.generation
+        self.attached = "" if manifest is None else manifest.attached
+        self._attachments = attachments
         self._cache = cache
         self._spill = spill
         self._records_max = records_max
@@ -84,8 +94,11 @@ class Fold:
             self._read.clear()
             await self._place()
             await self._relieve()
-            if last is not None and self.exists:
-                await self._apply_filter(*last)
+            match last:
+                case (lsn, Attach() as entry):
+                    await self._attach(lsn, entry)
+                case (lsn, operation) if self.exists:
+                    await self._apply_filter(lsn, operation)
 
     async def _relieve(self) -> None:
         if len(self.overlay) > self._records_max:
@@ -130,6 +143,25 @@ class Fold:
         if not self.exists:
             self.exists = True
             self.generation = lsn
+            self.attached = ""
+
+    async def _attach(self, lsn: int, entry: Attach) -> None:
+        if not self._is_empty():
+            self._attachments.refuse(lsn, entry, NOT_EMPTY)
+        elif self.exists and self.attached:
+            self._attachments.refuse(lsn, entry, TWICE)
+        else:
+            manifest = await self._attachments.take(lsn, entry)
+            if manifest is not None:
+                self._begin(lsn)
+                self.attached = entry.snapshot_id
+                self._adopt(manifest)
+
+    def _is_empty(self) -> bool:
+        if any(stored is not None for stored in self.overlay.values()):
+            return False
+        files = zip(self._files, self.dead, strict=True)
+        return not self.keeps_base or all(len(dead) == file.rows for file, dead in files)
 
     def _clear(self) -> None:
         self.overlay.clear()
@@ -163,14 +195,17 @@ class Fold:
         for at in (await self._base.locate(sorted(wanted))).values():
             if at.row not in self.dead[at.file]:
                 by_file.setdefault(at.file, []).append(at.row)
-        for file, rows in by_file.items():
-            opened = await self._base.file(file)
+        readers = await self._base.files(list(by_file))
+        for (file, rows), opened in zip(by_file.items(), readers, strict=True):
             taken = await asyncio.to_thread(opened.take, np.array(rows, dtype=np.int64))
             for number, row in enumerate(rows):
                 self._read[taken.ids[number]] = (file, row, taken.stored(number))
 
     async def _place(self) -> None:
-        """Mark dead the base rows of the ids that the overlay has taken over."""
+        """Mark dead the base rows of the ids that the overlay has taken over.
+
+        Reads id runs, and no data file but bare ones.
+        """
         if self._unplaced and self.keeps_base:
             for at in (await self._base.locate(sorted(self._unplaced))).values():
                 self.dead[at.file].add(at.row)
@@ -213,13 +248,13 @@ class Fold:
 
 def _stretches(
     writes: Iterable[NamespaceWrite],
-) -> Iterator[tuple[list[Step], tuple[int, FilterOperation] | None]]:
-    """Steps that need no filter on base rows, and the filter operation that ends them, if any."""
+) -> Iterator[tuple[list[Step], tuple[int, FilterOperation | Attach] | None]]:
+    """Steps that need ids only, and what ends them, if anything: an operation on whole files."""
     steps: list[Step] = []
     for write in writes:
         for entry in write.entries:
             operation = entry.operation
-            if isinstance(operation, UpdateByFilter | DeleteByFilter):
+            if isinstance(operation, UpdateByFilter | DeleteByFilter | Attach):
                 yield steps, (write.lsn, operation)
                 steps = []
             else:

@@ -55,7 +55,8 @@ class MemoryChain:
 class Workshop:
     """Where files are made. LSNs are those of epoch `log_epoch` of the log `log_id`.
 
-    fold_bytes: about the most that one flush holds in memory of records that it changes.
+    fold_bytes: about the most that one flush holds in memory of records that it changes. attached:
+    snapshots that are known to have been there when their attach entries were first applied.
     """
 
     store: ObjectStore
@@ -66,6 +67,7 @@ class Workshop:
     log_epoch: int
     fold_bytes: int
     metrics: BuilderMetrics
+    attached: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

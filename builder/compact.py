@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -39,14 +40,13 @@ from builder.reassign import Divided, Sizes, divide, movers, neighbours
 from builder.successor import Moved, Rewrite, after_rewrite
 from core.errors import Unavailable
 from core.metric import F32
-from storage.checksum import IdHashes, id_hashes
 from storage.cluster_file import write_cluster
 from storage.commit import ManifestConflict
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedFile, EncodedObject, put_objects
 from storage.file_reader import FileReader
 from storage.groups import groups_of
-from storage.id_run import merge_runs, write_run
+from storage.id_run import EncodedRun, FileIds, merge_runs, write_runs
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.namespace import NamespaceReader
@@ -143,7 +143,7 @@ class _Rewriting:
     vacated: set[int] = field(default_factory=set)
     strays: list[_Batch] = field(default_factory=list)
     outputs: list[DataFile] = field(default_factory=list)
-    ids: list[tuple[str, IdHashes]] = field(default_factory=list)
+    ids: list[FileIds] = field(default_factory=list)
     moves: dict[int, list[tuple[RowNumbers, int, RowNumbers]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -216,17 +216,17 @@ class _Rewriting:
         runs = [run for run in self.snapshot.id_runs if run.object.name in names]
         opened = [await self.shop.cache.open_run(self.schema.prefix, run) for run in runs]
         files = {file.uuid: file for file in self.snapshot.files}
-        merged = await asyncio.to_thread(merge_runs, opened, files)
-        if merged is not None:
-            await self._put((merged.object,))
-        return self._rewrite(() if merged is None else (merged.run,), frozenset(names))
+        version = self.snapshot.version
+        merged = await asyncio.to_thread(merge_runs, opened, files, version)
+        return self._rewrite(await self._put_runs(merged), frozenset(names))
 
     async def finish(self) -> Rewrite:
-        if not self.ids:
-            return self._rewrite((), frozenset())
-        run = await asyncio.to_thread(write_run, self.ids)
-        await self._put((run.object,))
-        return self._rewrite((run.run,), frozenset())
+        made = await asyncio.to_thread(write_runs, self.ids, self.snapshot.version)
+        return self._rewrite(await self._put_runs(made), frozenset())
+
+    async def _put_runs(self, runs: Sequence[EncodedRun]) -> tuple[IdRun, ...]:
+        await self._put(tuple(run.object for run in runs))
+        return tuple(run.run for run in runs)
 
     def _rewrite(self, runs: tuple[IdRun, ...], replaced: frozenset[str]) -> Rewrite:
         files = self.snapshot.files
@@ -385,9 +385,9 @@ class _Rewriting:
         """`members`: rows of the batch in the order in which the file has them."""
         await self._put(encoded.objects)
         output = len(self.outputs)
-        self.outputs.append(encoded.file)
+        self.outputs.append(msgspec.structs.replace(encoded.file, in_runs=True))
         ids = [batch.rows.ids[row] for row in members.tolist()]
-        self.ids.append((encoded.file.uuid, await asyncio.to_thread(id_hashes, ids)))
+        self.ids.append(FileIds(encoded.file.uuid, ids))
         places, numbers = batch.places[members], batch.numbers[members]
         for place in np.unique(places).tolist():
             output_rows = np.flatnonzero(places == place).astype(np.int64)

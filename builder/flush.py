@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from builder.apply import Fold
+from builder.attach import Attachments
 from builder.chain import Target, Workshop, blank, check_log, uninterrupted
 from builder.grouping import Groups, group_order
 from builder.successor import with_dead, with_files
@@ -15,11 +16,10 @@ from core.log import NO_LSN
 from core.metric import F32
 from core.operations import NamespaceWrite
 from core.records import StoredRecord
-from storage.checksum import id_hashes
 from storage.commit import ManifestConflict
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedObject, put_objects
-from storage.id_run import write_run
+from storage.id_run import FileIds, write_runs
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.rows import Rows
@@ -32,11 +32,11 @@ RECORD_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta:
-    """A delta and its id run, encoded and not yet in the store."""
+    """A delta and its id runs, encoded and not yet in the store."""
 
     objects: tuple[EncodedObject, ...]
     file: DataFile
-    run: IdRun
+    runs: tuple[IdRun, ...]
 
 
 async def flush(
@@ -78,7 +78,8 @@ async def _follow(
         return await _materialized(shop, target, fold, following)
 
     record_bytes = 4 * (target.schema.dimension or 0) + RECORD_BYTES
-    fold = Fold(shop.cache, manifest, spill, max(1, shop.fold_bytes // record_bytes))
+    records_max = max(1, shop.fold_bytes // record_bytes)
+    fold = Fold(shop.cache, manifest, spill, records_max, Attachments(shop, target))
     await fold.run(writes)
     if manifest is None and fold.generation == NO_LSN:
         return None
@@ -90,7 +91,10 @@ async def _materialized(
 ) -> Manifest:
     """`following` with the fold's state: base rows that live, and the overlay as a delta."""
     following = msgspec.structs.replace(
-        following, generation=fold.generation, deleted=not fold.exists
+        following,
+        generation=fold.generation,
+        deleted=not fold.exists,
+        attached=fold.attached,
     )
     files: list[DataFile] = []
     runs: list[IdRun] = []
@@ -107,21 +111,25 @@ async def _materialized(
     if records:
         schema = target.schema
         matrix = msgspec.structs.replace(following, centroids=centroids).centroid_matrix()
-        delta = await asyncio.to_thread(encode_delta, records, schema, matrix)
+        delta = await asyncio.to_thread(encode_delta, records, schema, matrix, following.version)
         await put_objects(shop.store, schema.prefix, delta.objects)
         shop.metrics.written_bytes.labels("flush").inc(sum(len(o.data) for o in delta.objects))
         files.append(delta.file)
-        runs.append(delta.run)
+        runs += delta.runs
     return with_files(following, files, runs, centroids)
 
 
-def encode_delta(records: Sequence[StoredRecord], schema: NamespaceSchema, centroids: F32) -> Delta:
-    """At least one record. CPU-bound: off the event loop."""
+def encode_delta(
+    records: Sequence[StoredRecord], schema: NamespaceSchema, centroids: F32, version: int
+) -> Delta:
+    """At least one record; `version` of the manifest to come. CPU-bound: off the event loop."""
     rows = Rows.of(records, schema.dimension)
     groups: Groups = ()
     if rows.vectors is not None and len(centroids):
         order, groups = group_order(rows.vectors, centroids, schema.metric)
         rows = rows.take(order)
     encoded = write_delta(rows, schema, groups=groups)
-    run = write_run([(encoded.file.uuid, id_hashes(rows.ids))])
-    return Delta((*encoded.objects, run.object), encoded.file, run.run)
+    runs = write_runs([FileIds(encoded.file.uuid, rows.ids)], version)
+    objects = (*encoded.objects, *(run.object for run in runs))
+    file = msgspec.structs.replace(encoded.file, in_runs=True)
+    return Delta(objects, file, tuple(run.run for run in runs))

@@ -35,6 +35,9 @@ class BuilderMetrics:
             "firndb_builder_written_bytes", "Bytes of data files and id runs written", ("by",)
         )
         self.dead_letters = counter("dead_letters", "Log records or entries rejected")
+        self.attaches_refused = metrics.counter(
+            "firndb_builder_attaches_refused", "Attach entries that did nothing", ("reason",)
+        )
         self.skipped = counter("skipped", "Log records of deleted indexes")
         self.buffered_bytes = gauge("buffered_bytes", "Bytes accepted and not yet flushed")
         self.buffered_records = gauge("buffered_records", "Records accepted and not yet flushed")

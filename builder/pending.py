@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from builder.policy import PendingLoad
 from core.log import NO_LSN
 from core.operations import (
+    Attach,
     DeleteByFilter,
     DeleteIds,
     NamespaceWrite,
@@ -27,6 +28,7 @@ class PendingWrites:
         self.records = 0
         self.bytes = 0
         self.filter_operations = 0
+        self.attaches = 0
         self.dropped_to = NO_LSN
 
     def __len__(self) -> int:
@@ -39,7 +41,9 @@ class PendingWrites:
 
     def load(self, now: float) -> PendingLoad:
         age = now - self._writes[0][1] if self._writes else 0.0
-        return PendingLoad(self.records, self.bytes, age, self.filter_operations)
+        return PendingLoad(
+            self.records, self.bytes, age, self.filter_operations, attaches=self.attaches
+        )
 
     def batch(self, bytes_max: int) -> Sequence[NamespaceWrite]:
         """The oldest entries, at least one if there is any; they stay in the queue."""
@@ -83,6 +87,7 @@ class PendingWrites:
             self.records += sign * _records(entry.operation)
             if isinstance(entry.operation, UpdateByFilter | DeleteByFilter):
                 self.filter_operations += sign
+            self.attaches += sign * isinstance(entry.operation, Attach)
 
 
 def _records(operation: Operation) -> int:

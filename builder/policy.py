@@ -33,12 +33,15 @@ class FlushLimits:
 
 @dataclass(frozen=True, slots=True)
 class PendingLoad:
-    """What waits for the next flush of one namespace. age_s: of the oldest entry."""
+    """What waits for the next flush of one namespace. age_s: of the oldest entry. attaches: until
+    they are in the index, nothing of the namespace can be read.
+    """
 
     records: int
     bytes: int
     age_s: float
     filter_operations: int
+    attaches: int = 0
 
 
 def due_in_s(load: PendingLoad, limits: FlushLimits, debt: float) -> float:
@@ -57,7 +60,8 @@ def due_in_s(load: PendingLoad, limits: FlushLimits, debt: float) -> float:
 def outgrown(load: PendingLoad, limits: FlushLimits, patience: float = 1.0) -> bool:
     """A flush is due whatever the age."""
     return (
-        load.records >= limits.records
+        load.attaches > 0
+        or load.records >= limits.records
         or load.bytes >= limits.bytes
         or load.filter_operations >= limits.filter_operations * patience
     )

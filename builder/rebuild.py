@@ -75,7 +75,8 @@ async def rebuild(
     """Rebuild one namespace (canonical name), or all of the index; those that were swapped in.
 
     A namespace that is deleted meanwhile is left out. `NotFound`: no such namespace; `LogMismatch`:
-    the log does not hold the namespaces' whole lives any more; nothing is changed then.
+    the log does not hold the namespaces' whole lives any more, or a snapshot that it builds on is
+    gone; nothing is changed then.
     """
     if index.state is not IndexState.READY:
         raise NotFound(f"index {index.name} is {index.state.value}")
@@ -163,7 +164,8 @@ class _Replay:
         settings: BuilderSettings | None,
     ) -> "_Replay":
         settings = settings or BuilderSettings()
-        shop = replace(parts.workshop(settings), chain=MemoryChain())
+        attached = frozenset(manifest.attached for manifest in manifests)
+        shop = replace(parts.workshop(settings), chain=MemoryChain(), attached=attached)
         asides: dict[str, _Aside] = {}
         for manifest in manifests:
             name = manifest.namespace

@@ -92,8 +92,10 @@ def with_files(
 ) -> Manifest:
     """Counts made exact; files without a live row and runs without a file are left out."""
     live = tuple(file for file in files if file.live > 0)
-    uuids = {file.uuid for file in live}
-    kept = tuple(run for run in runs if not uuids.isdisjoint(run.files))
+    covered = {file.uuid for file in live if file.in_runs}
+    kept = tuple(
+        run for run in runs if covered and (not run.files or not covered.isdisjoint(run.files))
+    )
     return msgspec.structs.replace(
         manifest,
         files=live,

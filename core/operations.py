@@ -63,6 +63,22 @@ class DeleteNamespace:
     """Ends this life of the namespace; a later write begins a new one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Begins the content of a namespace with the records of a snapshot, whose files it shares.
+
+    snapshot_id, checksum: of the snapshot object under the source namespace's prefix; it must be a
+    branch held by the namespace that this is an entry of. Nothing happens, besides an error in the
+    builder's log, unless the namespace is empty at this point of the log, was never attached to in
+    this life, and the object is there.
+    """
+
+    source_index: str
+    source_namespace: str
+    snapshot_id: str
+    checksum: str
+
+
 Operation = (
     Upsert
     | UpdateById
@@ -72,6 +88,7 @@ Operation = (
     | DeleteAll
     | CreateNamespace
     | DeleteNamespace
+    | Attach
 )
 
 

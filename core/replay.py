@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from core.filters.row import matches
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -43,6 +44,8 @@ def apply_to(current: Record | None, op: Operation, record_id: str | None = None
             return None
         case CreateNamespace():
             return current
+        case Attach():
+            raise ValueError("what an attach brings in is in files, not in the log")
 
 
 def _upserted(current: Record | None, op: Upsert, record_id: str | None) -> Record | None:

@@ -5,7 +5,7 @@ fit.
 import asyncio
 
 from core.log import NO_LSN
-from core.operations import DeleteByFilter, NamespaceWrite, UpdateByFilter
+from core.operations import Attach, DeleteByFilter, NamespaceWrite, UpdateByFilter
 from freshness.namespace import NamespaceMemory
 from freshness.protocol import FreshRequest
 from freshness.shadow import Shadow
@@ -15,9 +15,15 @@ INLINE_ROWS = 1_000
 
 
 class HeldNamespace:
-    """A namespace that is full stops holding from `full_from` on; it holds again once a manifest
+    """attach_lsn: of the last attach that no manifest is known to cover, `NO_LSN` for none.
+    attaching: what is not held is so because of an attach, which a manifest soon covers.
+
+    A namespace that is full stops holding from `full_from` on; it holds again once a manifest
     covers everything before. What it let pass in between is a hole: readers whose manifest does not
     cover the hole get nothing from above it, and are told.
+
+    An attach entry brings in records that are in files alone: from its LSN on nothing is held
+    either, until a manifest covers it.
     """
 
     def __init__(self, index_id: str, namespace: str, floor_lsn: int) -> None:
@@ -31,6 +37,8 @@ class HeldNamespace:
         self._full_from: int | None = None
         self._skipped_lsn = NO_LSN
         self._hole_lsn = NO_LSN
+        self.attach_lsn = NO_LSN
+        self.attaching = False
 
     @property
     def overflowed(self) -> bool:
@@ -50,6 +58,10 @@ class HeldNamespace:
         self.last_lsn = write.lsn
         if self.unpublished_since_s is None:
             self.unpublished_since_s = now_s
+        if any(isinstance(entry.operation, Attach) for entry in write.entries):
+            self.attach_lsn = write.lsn
+            if self._full_from is None:
+                self._full_from, self.attaching = write.lsn, True
         if self._full_from is not None:
             self._skipped_lsn = write.lsn
             return
@@ -69,11 +81,27 @@ class HeldNamespace:
     def mark_full(self) -> None:
         """From the next write on."""
         if self._full_from is None:
-            self._full_from = self.last_lsn + 1
+            self._full_from, self.attaching = self.last_lsn + 1, False
 
     def learn(self, indexed_lsn: int, now_s: float) -> None:
         """A manifest that covers everything up to `indexed_lsn` is published."""
         self.unpublished_since_s = None if indexed_lsn >= self.last_lsn else now_s
+        self.resume(indexed_lsn)
+
+    def resume(self, covered_lsn: int) -> bool:
+        """Hold again if a manifest covers the last attach, up to `covered_lsn`; whether it does.
+
+        Everything held is older than what the attach brought in. It is let go without a grace time:
+        readers of an older manifest read again.
+        """
+        if not NO_LSN < self.attach_lsn <= covered_lsn:
+            return False
+        floor_lsn = min(covered_lsn, self.last_lsn)
+        self.memory = NamespaceMemory(floor_lsn)
+        self.size_bytes = self.memory.size_bytes
+        self._hole_lsn = self._skipped_lsn if self._skipped_lsn > floor_lsn else NO_LSN
+        self._full_from, self.attach_lsn = None, NO_LSN
+        return True
 
     def evict(self, upto_lsn: int, max_rows: int) -> bool:
         """True if more is left to do."""
@@ -84,7 +112,7 @@ class HeldNamespace:
         if not more and self._full_from is not None and upto_lsn >= self._full_from - 1:
             if self._skipped_lsn > upto_lsn:
                 self._hole_lsn = self._skipped_lsn
-            self._full_from = None
+            self._full_from, self.attach_lsn = None, NO_LSN
         return more
 
     def shadow(self, request: FreshRequest) -> tuple[Shadow | None, int | None]:

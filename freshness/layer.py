@@ -8,7 +8,7 @@ cover is dropped after a grace time, so that readers who just read an older mani
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.clock import Clock
 from core.errors import FirnError, LogMismatch, Unavailable
@@ -124,6 +124,8 @@ class FreshnessLayer:
             if isinstance(admitted, Admitted) and not memory.revoked:
                 held = await memory.apply(admitted.write, self._parts.clock.monotonic())
                 self._budget.changed(held)
+                if held.attach_lsn == record.offset:
+                    await self._sweeper.look_for(held)  # in a replay it is indexed already
             # some milliseconds per record of a thousand vectors: readers get their turn in between
             await asyncio.sleep(0)
             if memory.revoked:
@@ -162,6 +164,8 @@ class FreshnessLayer:
         if asked is not None:
             outcome = memory.outcome(request.index_id, request.namespace, asked)
         held = memory.held(request.index_id, request.namespace)
+        if held is not None and held.resume(m):
+            self._budget.changed(held)
         floor = memory.forgotten_lsn if held is None else held.memory.floor_lsn
         if m < floor:
             status = FreshStatus.UNPROVEN if held is None else FreshStatus.REREAD
@@ -171,11 +175,16 @@ class FreshnessLayer:
         if held is None:
             return FreshAnswer(FreshStatus.OK, applied, floor, outcome=outcome)
         shadow, overflowed = held.shadow(request)
+        attaching = held.attaching and overflowed is not None
         if shadow is None:
-            return FreshAnswer(FreshStatus.OK, applied, floor, overflowed, outcome=outcome)
+            return FreshAnswer(
+                FreshStatus.OK, applied, floor, overflowed, attaching, outcome=outcome
+            )
         if shadow.rows <= INLINE_ROWS:
-            return shadow.answer(applied, overflowed, outcome)
-        return await asyncio.to_thread(shadow.answer, applied, overflowed, outcome)
+            answer = shadow.answer(applied, overflowed, outcome)
+        else:
+            answer = await asyncio.to_thread(shadow.answer, applied, overflowed, outcome)
+        return replace(answer, attaching=attaching) if attaching else answer
 
     async def namespaces(self, request: NamespacesRequest) -> NamespacesAnswer:
         memory = await self._reached(
@@ -268,6 +277,7 @@ class FreshnessLayer:
                 held = memory.held(event.index_id, event.namespace)
                 if held is not None:
                     held.learn(event.indexed_lsn, now_s)
+                    self._budget.changed(held)
             case CheckpointEvent():
                 memory.learn_checkpoint(event.checkpoint, now_s)
 

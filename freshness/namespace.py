@@ -14,6 +14,7 @@ from core.filters.model import Filter
 from core.filters.row import matches
 from core.log import NO_LSN
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -130,6 +131,8 @@ class NamespaceMemory:
             case DeleteNamespace():
                 self._clear(lsn)
                 self._set_exists(lsn, False)
+            case Attach():
+                raise AssertionError("from an attach on nothing is held here")
 
     def shadow(self, request: FreshRequest) -> Shadow:
         """What is above the request's m, frozen now: `Shadow.answer` may run in a thread."""

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from core.log import NO_LSN
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -127,6 +128,8 @@ class PartitionMemory:
             return  # what it let pass may have said more; nobody can tell now
         known = held.memory.exists
         for entry in write.entries:
+            if isinstance(entry.operation, Attach):
+                return  # what it does, only the builder knows
             if entry.request_id and isinstance(entry.operation, _DECIDED):
                 key = OutcomeKey(write.lsn, entry.request_id)
                 self._outcomes[held.index_id, held.namespace, key] = Outcome(write.lsn, known)

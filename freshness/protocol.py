@@ -153,19 +153,21 @@ class FreshAnswer:
     """Empty unless `status` is OK, but for LSNs and `outcome`.
 
     floor_lsn: what m must reach. overflowed_from: first LSN of this namespace that is not held for
-    want of memory and not covered by m: the answer is as of the LSN before it. cleared: something
-    above m emptied the namespace, so no file row counts. exists: what the log above m says, None
-    for nothing. live: complete current versions above m. touched: sorted unique xxh3-64 of every id
-    written above m (upserted, deleted, patched, or changed by a filter operation while held), None
-    if more than asked for. current: of the asked ids, those written above m whose state is known;
-    None for gone. patches: ids updated above m whose base is in the files. outcome: None if it is
-    no longer kept.
+    want of memory and not covered by m: the answer is as of the LSN before it. attaching: it is not
+    held because an attach brings in files: the manifest that names them is worth waiting for.
+    cleared: something above m emptied the namespace, so no file row counts. exists: what the log
+    above m says, None for nothing. live: complete current versions above m. touched: sorted unique
+    xxh3-64 of every id written above m (upserted, deleted, patched, or changed by a filter
+    operation while held), None if more than asked for. current: of the asked ids, those written
+    above m whose state is known; None for gone. patches: ids updated above m whose base is in the
+    files. outcome: None if it is no longer kept.
     """
 
     status: FreshStatus
     applied_lsn: int = NO_LSN
     floor_lsn: int = NO_LSN
     overflowed_from: int | None = None
+    attaching: bool = False
     cleared: bool = False
     exists: bool | None = None
     live: int = 0

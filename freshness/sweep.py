@@ -62,6 +62,8 @@ class Sweeper:
     async def _evict(self, memory: PartitionMemory, held: HeldNamespace, upto_lsn: int) -> None:
         if held.applying or upto_lsn < 0:
             return
+        if upto_lsn < held.memory.floor_lsn:
+            return  # raised by an attach; forgotten is only what the checkpoint covers as well
         if upto_lsn <= held.memory.floor_lsn and not held.is_empty:
             return
         while held.evict(upto_lsn, self.settings.rows_max):
@@ -88,7 +90,7 @@ class Sweeper:
             return
         waiting.sort(key=lambda held: held.unpublished_since_s or now_s)
         try:
-            await asyncio.gather(*(self._learn(h) for h in waiting[: self.settings.look_ups_max]))
+            await asyncio.gather(*(self.look_for(h) for h in waiting[: self.settings.look_ups_max]))
             registry = await self._registries.newest(memory.partition)
         except FirnError as error:
             logger.warning(
@@ -99,7 +101,8 @@ class Sweeper:
         checkpoint = 0 if registry is None else registry.checkpoint
         memory.learn_checkpoint(checkpoint, self._clock.monotonic())
 
-    async def _learn(self, held: HeldNamespace) -> None:
+    async def look_for(self, held: HeldNamespace) -> None:
+        """Its newest manifest; what cannot be read now is looked for again later."""
         try:
             manifest = await self._manifests.newest(held.index_id, held.namespace)
         except FirnError as error:  # one corrupt manifest must not keep the others' memory
@@ -107,3 +110,4 @@ class Sweeper:
             return
         indexed = NO_LSN if manifest is None else manifest.indexed_lsn
         held.learn(indexed, self._clock.monotonic())
+        self._budget.changed(held)

@@ -86,6 +86,7 @@ class _Answer(msgspec.Struct, array_like=True):
     listed: tuple[str, ...]
     outcome: tuple[int, bool | None] | None
     scanned: int
+    attaching: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -157,6 +158,7 @@ def encode_answer(answer: FreshAnswer) -> bytes:
             listed=answer.listed,
             outcome=None if outcome is None else astuple(outcome),
             scanned=answer.scanned,
+            attaching=answer.attaching,
         )
     )
 
@@ -179,6 +181,7 @@ def decode_answer(data: bytes) -> FreshAnswer:
         listed=wire.listed,
         outcome=None if wire.outcome is None else Outcome(*wire.outcome),
         scanned=wire.scanned,
+        attaching=wire.attaching,
     )
 
 

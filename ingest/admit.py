@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from core.errors import InvalidRequest
 from core.indexes import IndexDirectory, IndexInfo, IndexState
 from core.log import LogRecord
-from core.operations import DeleteNamespace, Entry, NamespaceWrite, Operation
+from core.operations import Attach, DeleteNamespace, Entry, NamespaceWrite, Operation
 from core.partition import partition_of
 from ingest import validate
 from ingest.entries import (
+    AttachEntry,
     CreateNamespaceEntry,
     DeleteEntry,
     DeleteNamespaceEntry,
@@ -75,7 +76,8 @@ async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -
     entries: list[Entry] = []
     rejections: list[Rejection] = []
     for decoded_entry in decoded.entries:
-        judged = _judge(record, decoded_entry, decoded.namespace, info)
+        source = await _source(decoded_entry, directory)
+        judged = _judge(record, decoded_entry, decoded.namespace, info, source)
         if isinstance(judged, Rejection):
             rejections.append(judged)
         else:
@@ -94,20 +96,33 @@ async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -
     return Admitted(write, tuple(rejections))
 
 
+async def _source(entry: DecodedEntry | Rejection, directory: IndexDirectory) -> IndexInfo | None:
+    """The index that an attach takes from, living or deleted, so that a replay judges alike."""
+    if isinstance(entry, DecodedEntry) and isinstance(entry.body, AttachEntry):
+        return await directory.find(entry.body.source_index)
+    return None
+
+
 def _judge(
-    record: LogRecord, entry: DecodedEntry | Rejection, namespace: str, info: IndexInfo
+    record: LogRecord,
+    entry: DecodedEntry | Rejection,
+    namespace: str,
+    info: IndexInfo,
+    source: IndexInfo | None,
 ) -> Entry | Rejection:
     if isinstance(entry, Rejection):
         return entry
     try:
-        return Entry(_operation(entry.body, namespace, info), entry.body.request_id)
+        return Entry(_operation(entry.body, namespace, info, source), entry.body.request_id)
     except InvalidRequest as error:
         wrong_dimension = isinstance(error, WrongDimension)
         reason = Reason.WRONG_DIMENSION if wrong_dimension else Reason.INVALID_RECORD
         return Rejection(record, entry.position, reason, str(error), entry.value)
 
 
-def _operation(body: EntryBody, namespace: str, info: IndexInfo) -> Operation:
+def _operation(
+    body: EntryBody, namespace: str, info: IndexInfo, source: IndexInfo | None
+) -> Operation:
     match body:
         case UpsertEntry():
             return validate.upsert(body.vectors, info)
@@ -119,6 +134,9 @@ def _operation(body: EntryBody, namespace: str, info: IndexInfo) -> Operation:
             return validate.create_namespace(namespace)
         case DeleteNamespaceEntry():
             return DeleteNamespace()
+        case AttachEntry():
+            taken = Attach(body.source_index, body.source_namespace, body.snapshot, body.checksum)
+            return validate.attach(taken, source, info)
 
 
 def _rejected(record: LogRecord, reason: Reason, text: str) -> Rejected:

@@ -10,6 +10,7 @@ import msgspec
 from core.filters.encode import to_json
 from core.limits import REQUEST_ID_CHARS_MAX
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -77,8 +78,22 @@ class DeleteNamespaceEntry(_NamespaceEntry, tag="delete_namespace", forbid_unkno
     """Removes the namespace and everything in it."""
 
 
+class AttachEntry(_NamespaceEntry, tag="attach", forbid_unknown_fields=True):
+    """Begins an empty namespace with the records of a snapshot object that was made for it."""
+
+    source_index: str
+    source_namespace: str
+    snapshot: str
+    checksum: str
+
+
 EntryBody: TypeAlias = (
-    UpsertEntry | UpdateEntry | DeleteEntry | CreateNamespaceEntry | DeleteNamespaceEntry
+    UpsertEntry
+    | UpdateEntry
+    | DeleteEntry
+    | CreateNamespaceEntry
+    | DeleteNamespaceEntry
+    | AttachEntry
 )
 
 
@@ -119,6 +134,14 @@ def entry_body(operation: Operation, request_id: str) -> EntryBody:
             return CreateNamespaceEntry(request_id=request_id)
         case DeleteNamespace():
             return DeleteNamespaceEntry(request_id=request_id)
+        case Attach():
+            return AttachEntry(
+                source_index=operation.source_index,
+                source_namespace=operation.source_namespace,
+                snapshot=operation.snapshot_id,
+                checksum=operation.checksum,
+                request_id=request_id,
+            )
 
 
 def _vector(record: Record) -> VectorBody:

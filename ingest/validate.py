@@ -5,6 +5,7 @@ The HTTP and gRPC edges call it before a write is logged, the consumers of the l
 call it again, for there are producers that write to the topic themselves.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.indexes import DEFAULT_NAMESPACE, IndexInfo, VectorType
 from core.limits import DELETE_IDS_MAX, UPSERT_RECORDS_MAX
 from core.metric import Metric
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -29,8 +31,11 @@ from ingest.vectors import (
     checked_metadata,
     checked_namespace,
     dense_vectors,
+    shown,
     sparse_values,
 )
+
+_HEX32 = re.compile(r"[0-9a-f]{32}")
 
 
 def upsert(vectors: Sequence[VectorBody], info: IndexInfo) -> Upsert:
@@ -110,6 +115,25 @@ def create_namespace(namespace: str) -> CreateNamespace:
     return CreateNamespace()
 
 
+def attach(operation: Attach, source: IndexInfo | None, info: IndexInfo) -> Attach:
+    """`source`: of the index that the snapshot is of, living or deleted; None: there never was one.
+
+    What only the store can tell is the builder's to decide.
+    """
+    if source is None or source.project_id != info.project_id:
+        raise InvalidRequest(f"There is no index with the id '{shown(operation.source_index)}'.")
+    given = (source.vector_type, source.dimension, source.metric)
+    if given != (info.vector_type, info.dimension, info.metric):
+        raise InvalidRequest(
+            "A snapshot can only be attached in an index of its own vector type, dimension and "
+            f"metric: it has {_schema(source)}, this index has {_schema(info)}."
+        )
+    checked_namespace(operation.source_namespace)
+    if not _HEX32.fullmatch(operation.snapshot_id) or not _HEX32.fullmatch(operation.checksum):
+        raise InvalidRequest("The snapshot and the checksum of an attach are 32 hex digits each.")
+    return operation
+
+
 def checked_ids(ids: Sequence[str], count_max: int) -> tuple[str, ...]:
     """The ids of a delete or a fetch."""
     if not 1 <= len(ids) <= count_max:
@@ -133,6 +157,11 @@ def _sparse(body: SparseBody | None, where: str, info: IndexInfo) -> SparseValue
     if info.vector_type is VectorType.SPARSE:
         raise InvalidRequest(f"Sparse indexes need sparse values; {where} has none.")
     return None
+
+
+def _schema(info: IndexInfo) -> str:
+    size = "" if info.dimension is None else f" dimension {info.dimension},"
+    return f"{info.vector_type.value},{size} {info.metric.value}"
 
 
 def _dense_refused() -> InvalidRequest:

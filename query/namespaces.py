@@ -33,7 +33,6 @@ from query.records import decode_token, encode_token
 from query.registries import RegistryCache
 from query.sight import ALL_TOUCHED, Sight, Wanted, Watch
 from storage.commit import ManifestStore
-from storage.file_cache import FileCache
 from storage.layout import FIRST_VERSION
 from storage.registry import RegistryState
 from storage.registry_tree import NamespaceSummary
@@ -78,7 +77,6 @@ class NamespaceParts:
     fresh: FreshReader
     registries: RegistryCache
     manifests: ManifestStore
-    cache: FileCache
     overlays: OverlayCache
     partitions: int
 
@@ -279,7 +277,7 @@ class NamespaceReads:
             patches_of_all=True,
         )
         sight = await self._parts.watch.see(request, wanted)
-        total = await count(sight, self._parts.cache, self._parts.overlays, Cost())
+        total = await count(sight, self._parts.overlays, Cost())
         manifest = sight.state.manifest
         hidden = manifest is None or sight.reader_hidden
         size = 0 if manifest is None or hidden else manifest.byte_count

@@ -91,7 +91,6 @@ class QueryService:
                 fresh=parts.fresh,
                 registries=RegistryCache(parts.registries, parts.clock),
                 manifests=parts.manifests,
-                cache=parts.cache,
                 overlays=overlays,
                 partitions=parts.partitions,
             )

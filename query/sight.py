@@ -18,6 +18,8 @@ from query.positions import Positions
 ALL_TOUCHED = 1 << 31
 # Each try proves a newer manifest; freshness forgets at most once a second.
 TRIES_MAX = 8
+# A restored namespace is in its manifest some 0.1 s after its attach entry is in the log.
+ATTACH_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,23 +105,31 @@ class Watch:
     async def see(self, request: FreshRequest, wanted: Wanted) -> Sight:
         """`DeadlineExceeded` if a strict read could not see all that it wanted."""
         state = await self._manifests.get(request.index_id, request.namespace)
-        for _ in range(TRIES_MAX):
-            answer = await self._ask(request, state, wanted)
-            if answer.status not in (FreshStatus.REREAD, FreshStatus.UNPROVEN):
-                break
-            state = await self._manifests.prove(
-                request.index_id, request.namespace, answer.floor_lsn
-            )
-        else:
-            raise Unavailable(
-                f"the manifest of {request.namespace!r} changes faster than it is read"
-            )
+        state, answer = await self._paired(request, state, wanted)
+        while _attaching(answer, wanted) and self.left_s(wanted) > 0:
+            newer = await self._manifests.refresh(request.index_id, request.namespace)
+            if newer.version == state.version:
+                await self._clock.sleep(min(ATTACH_POLL_S, self.left_s(wanted)))
+            state, answer = await self._paired(request, newer, wanted)
         if answer.status not in (FreshStatus.OK, FreshStatus.BEHIND):
             state = await self._manifests.refresh(request.index_id, request.namespace)
         seen = _seen(state, answer, wanted)
         if wanted.strict and seen.stale:
             _refuse(seen, answer, wanted)
         return Sight(state, answer, seen)
+
+    async def _paired(
+        self, request: FreshRequest, state: NamespaceState, wanted: Wanted
+    ) -> tuple[NamespaceState, FreshAnswer]:
+        """A manifest at or above freshness' floor, or a proof that it is the newest."""
+        for _ in range(TRIES_MAX):
+            answer = await self._ask(request, state, wanted)
+            if answer.status not in (FreshStatus.REREAD, FreshStatus.UNPROVEN):
+                return state, answer
+            state = await self._manifests.prove(
+                request.index_id, request.namespace, answer.floor_lsn
+            )
+        raise Unavailable(f"the manifest of {request.namespace!r} changes faster than it is read")
 
     async def _ask(
         self, request: FreshRequest, state: NamespaceState, wanted: Wanted
@@ -135,6 +145,12 @@ class Watch:
         except Unavailable:
             # the files alone are an answer as of their own LSN, and it says so
             return FreshAnswer(FreshStatus.NOT_READY)
+
+
+def _attaching(answer: FreshAnswer, wanted: Wanted) -> bool:
+    """Whether what is wanted comes with files that a manifest will name in a moment."""
+    missing = answer.overflowed_from
+    return answer.attaching and missing is not None and missing <= wanted.lsn
 
 
 def _seen(state: NamespaceState, answer: FreshAnswer, wanted: Wanted) -> Freshness:

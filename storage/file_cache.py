@@ -80,7 +80,10 @@ class FileCache:
     async def open(
         self, prefix: str, file: DataFile, metric: Metric, dimension: int | None
     ) -> FileReader:
-        """The reader of a manifest's file; `dimension` None (or 0) for a sparse index."""
+        """The reader of a file that the manifest of the namespace at `prefix` names; `dimension`
+        None (or 0) for a sparse index.
+        """
+        prefix = file.origin or prefix
         refs = (file.columns,) if file.vectors is None else (file.columns, file.vectors)
         found = self._find(refs)
         if found is None:
@@ -91,10 +94,11 @@ class FileCache:
 
             found = await self._single_flight(refs, lambda: self._load(prefix, refs, read))
         assert isinstance(found, FileReader)
-        return found
+        return found.counted_as(file.lsn_as)
 
     async def open_run(self, prefix: str, run: IdRun) -> IdRunReader:
-        """The reader of a manifest's id run."""
+        """The reader of an id run that the manifest of the namespace at `prefix` names."""
+        prefix = run.origin or prefix
         refs = (run.object,)
         found = self._find(refs)
         if found is None:

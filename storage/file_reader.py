@@ -7,6 +7,7 @@ object may be damaged or removed meanwhile. No file descriptor is held.
 
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from core.errors import CorruptData
 from core.filters.columns import Mask, MetadataColumns
 from core.filters.inverted import Inverted
 from core.filters.model import Filter
+from core.log import NO_LSN
 from core.metric import F32, Metric, row_norms
 from core.records import Metadata, SparseValues
 from core.sparse import SparseColumns
@@ -64,8 +66,19 @@ class FileReader:
         self._lock = threading.RLock()
         self._decoded_rows = 0
         self._built: dict[str, tuple[object, int]] = {}
+        self._lsn_as = NO_LSN
+        self._base: FileReader | None = None  # of a view: the cache knows only it
         self._check(file, prefix)
         self._vectors = self._view()
+
+    def counted_as(self, lsn: int) -> "FileReader":
+        """The same file, everything shared, all rows having this LSN; `NO_LSN`: their own."""
+        if lsn == self._lsn_as:
+            return self
+        view = copy(self)
+        view._lsn_as = lsn
+        view._base = self
+        return view
 
     @property
     def rows(self) -> int:
@@ -85,7 +98,9 @@ class FileReader:
 
     @property
     def lsns(self) -> npt.NDArray[np.int64]:
-        """int64 (n,)."""
+        """int64 (n,), read-only."""
+        if self._lsn_as != NO_LSN:
+            return np.broadcast_to(np.int64(self._lsn_as), self.rows)
         return self._columns_file.lsns
 
     @property

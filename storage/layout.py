@@ -61,6 +61,14 @@ def boundary_key(prefix: str, number: int) -> str:
     return f"{prefix}boundary/{number:0{VERSION_DIGITS}d}"
 
 
+def snapshots_prefix(prefix: str) -> str:
+    return f"{prefix}snapshots/"
+
+
+def snapshot_key(prefix: str, snapshot_id: str) -> str:
+    return f"{prefix}snapshots/{snapshot_id}"
+
+
 # What lies in folders of these names below a namespace's prefix, or at the top (the registry).
 OBJECT_KINDS = (
     *("clusters", "deltas", "ids", "manifests", "sections", "boundary", "snapshots", "registry"),

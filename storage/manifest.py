@@ -47,6 +47,8 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dead: serialised roaring bitmap of row numbers, b"" for none.
     origin: prefix of the namespace in whose folder the objects lie, "" for this one's: a branch
     shares files of the namespace that it comes from.
+    lsn_as: the LSN that all rows count as: that of the attach entry that brought the file in; the
+    rows' own are of the log of the namespace that wrote them. `NO_LSN`: each row's own.
     inline: the columns object's bytes where they are so few that they are kept here; then the store
     has no such object.
     in_runs: the ids of all its live rows are in the manifest's id runs; else they are looked up in
@@ -64,6 +66,7 @@ class DataFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dead_count: int = 0
     statistics: dict[str, FieldStatistics] = {}
     origin: str = ""
+    lsn_as: int = NO_LSN
     inline: bytes = b""
     in_runs: bool = False
 
@@ -135,6 +138,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     none.
     sections: where most of this is in the store, or was before it was changed: what is committed
     next builds on them. Whoever makes a manifest of another one leaves them as they are.
+    attached: id of the snapshot object that this life of the namespace took its first content from,
+    "" for none; what the log says of this life builds on it.
     """
 
     format: int = FORMAT
@@ -158,6 +163,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int = 0
     boundary: int = 0
     sections: tuple[SectionRef, ...] = ()
+    attached: str = ""
 
     def centroid_matrix(self) -> npt.NDArray[np.float32]:
         """float32 (clusters, dimension); (0, dimension) before the first clustering."""

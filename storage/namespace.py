@@ -1,11 +1,8 @@
 """One manifest and its files together: which rows are live, where an id is, ids in order."""
 
 import asyncio
-import heapq
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +11,12 @@ from pyroaring import BitMap
 from core.errors import CorruptData
 from core.metric import Metric
 from core.records import StoredRecord
-from storage.checksum import IdHashes, id_hashes
 from storage.file_cache import FileCache
 from storage.file_reader import FileReader
-from storage.id_run import IdRunReader, uncovered
+from storage.id_run import AskedIds, IdRunReader
 from storage.layout import namespace_prefix
-from storage.manifest import Manifest
+from storage.listing import list_ids
+from storage.manifest import IdRun, Manifest
 from storage.rows import Rows
 
 # Files of a few megabytes: enough in flight to fill a network, few enough to bound memory.
@@ -42,6 +39,8 @@ class NamespaceReader:
     def __init__(self, cache: FileCache, manifest: Manifest) -> None:
         self.manifest = manifest
         self.prefix = namespace_prefix(manifest.index_id, manifest.namespace)
+        # Runs of format 1 name no range; the files that they cover say that they are in none.
+        self.id_runs = [run for run in manifest.id_runs if run.as_of]
         self._cache = cache
         self._places = {file.uuid: place for place, file in enumerate(manifest.files)}
         self._dead: dict[int, BitMap] = {}
@@ -64,6 +63,30 @@ class NamespaceReader:
             part = asked[start : start + OPEN_AT_ONCE]
             readers += await asyncio.gather(*(self.file(place) for place in part))
         return readers
+
+    async def runs(self, runs: Sequence[IdRun]) -> list[IdRunReader]:
+        """The readers of those runs of the manifest, in that order."""
+        readers: list[IdRunReader] = []
+        for start in range(0, len(runs), OPEN_AT_ONCE):
+            part = runs[start : start + OPEN_AT_ONCE]
+            readers += await asyncio.gather(
+                *(self._cache.open_run(self.prefix, run) for run in part)
+            )
+        return readers
+
+    @property
+    def bare(self) -> list[int]:
+        """The files whose ids are in no run: they are looked up in the files themselves."""
+        return [place for place, file in enumerate(self.manifest.files) if not file.in_runs]
+
+    def place_of(self, uuid: str) -> int | None:
+        """Of a file in the manifest's `files`; None if it is not there."""
+        return self._places.get(uuid)
+
+    def dead_of(self, uuid: str) -> BitMap | None:
+        """The dead rows of a file, not to be changed; None: the manifest does not name it."""
+        place = self._places.get(uuid)
+        return None if place is None else self.dead(place)
 
     def dead(self, place: int) -> BitMap:
         """The dead rows of a file; not to be changed."""
@@ -90,20 +113,23 @@ class NamespaceReader:
         return await asyncio.to_thread(reader.take, self.live_rows(place))
 
     async def locate(self, ids: Sequence[str]) -> dict[str, Location]:
-        """Where the live record of each id is; ids that have none are left out."""
-        names = list(dict.fromkeys(ids))
-        if not names or not self.manifest.files:
+        """Where the live record of each id is; ids that have none are left out.
+
+        Opens the runs whose range has one of the ids, and bare files; no other.
+        """
+        if not ids or not self.manifest.files:
             return {}
-        runs = await asyncio.gather(
-            *(self._cache.open_run(self.prefix, run) for run in self.manifest.id_runs)
+        asked = await asyncio.to_thread(AskedIds, ids)
+        spans = [(run, *asked.within(run)) for run in self.id_runs]
+        spans = [(run, start, end) for run, start, end in spans if start < end]
+        bare = self.bare
+        runs, files = await asyncio.gather(
+            self.runs([run for run, _, _ in spans]), self.files(bare)
         )
-        bare = uncovered(self.manifest.id_runs, self.manifest.files)
-        bare_places = [self._places[file.uuid] for file in bare]
-        bare_readers = await self.files(bare_places)
-        scanned = list(zip(bare_places, bare_readers, strict=True))
-        candidates = await asyncio.to_thread(self._candidates, names, runs, scanned)
-        readers = await self.files(list(candidates))
-        return await asyncio.to_thread(self._exact, names, candidates, readers)
+        within = [(start, end) for _, start, end in spans]
+        return await asyncio.to_thread(
+            self._located, asked, zip(runs, within, strict=True), zip(bare, files, strict=True)
+        )
 
     async def read(self, ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The live record of each id; ids that have none are left out."""
@@ -120,82 +146,46 @@ class NamespaceReader:
         """The first `limit` live ids that start with `prefix` and are > `after`, ascending (by code
         point).
         """
-        readers = await self.files()
-        return await asyncio.to_thread(self._ids_in_order, readers, prefix, after, limit)
+        return await list_ids(self, prefix, after, limit)
 
-    def _candidates(
+    def _located(
         self,
-        names: list[str],
-        runs: Sequence[IdRunReader],
-        scanned: Sequence[tuple[int, FileReader]],
-    ) -> dict[int, set[tuple[int, int]]]:
-        """Per file: (place in `names`, row) of live rows whose hash is that of the name."""
-        hashes = id_hashes(names)
-        found: dict[int, set[tuple[int, int]]] = {}
-
-        def add(place: int | None, asked: int, row: int) -> None:
-            if place is not None and row not in self.dead(place):
-                found.setdefault(place, set()).add((asked, row))
-
-        for run in runs:
-            places = [self._places.get(uuid) for uuid in run.uuids]
-            hits = run.lookup(hashes)
-            for asked, number, row in zip(
-                hits.asked.tolist(), hits.files.tolist(), hits.rows.tolist(), strict=True
-            ):
-                add(places[number], asked, row)
-        for place, reader in scanned:
-            for asked, row in _scan(hashes, reader):
-                add(place, asked, row)
-        return found
-
-    def _exact(
-        self,
-        names: list[str],
-        candidates: dict[int, set[tuple[int, int]]],
-        readers: Sequence[FileReader],
+        asked: AskedIds,
+        runs: Iterable[tuple[IdRunReader, tuple[int, int]]],
+        bare: Iterable[tuple[int, FileReader]],
     ) -> dict[str, Location]:
         located: dict[str, Location] = {}
-        for (place, pairs), reader in zip(candidates.items(), readers, strict=True):
-            for asked, row in pairs:
-                name = names[asked]
-                if reader.id(row) != name:
-                    continue
-                if name in located:
-                    raise CorruptData(
-                        f"{self.prefix}: id {name!r} is live twice in manifest "
-                        f"{self.manifest.version}: {located[name]} and {Location(place, row)}"
-                    )
-                located[name] = Location(place, row)
+
+        def add(which: int, at: Location) -> None:
+            name = asked.ids[which]
+            if located.setdefault(name, at) != at:
+                raise CorruptData(
+                    f"{self.prefix}: id {name!r} is live twice in manifest "
+                    f"{self.manifest.version}: {located[name]} and {at}"
+                )
+
+        for run, (start, end) in runs:
+            which, entries = run.find(asked, start, end)
+            alive = run.alive(entries, self.dead_of)
+            which, entries = which[alive], entries[alive]
+            rows, numbers = run.rows[entries].tolist(), run.numbers[entries].tolist()
+            for found, number, row in zip(which.tolist(), numbers, rows, strict=True):
+                add(found, Location(self._places[run.uuid(number)], row))
+        for place, reader in bare:
+            dead = self.dead(place)
+            for found, row in _scan(asked, reader):
+                if row not in dead:
+                    add(found, Location(place, row))
         return located
 
-    def _ids_in_order(
-        self, readers: Sequence[FileReader], prefix: str, after: str | None, limit: int
-    ) -> list[str]:
-        streams = [
-            self._ids_of(place, reader, prefix, after) for place, reader in enumerate(readers)
-        ]
-        return list(islice(heapq.merge(*streams), limit))
 
-    def _ids_of(
-        self, place: int, reader: FileReader, prefix: str, after: str | None
-    ) -> Iterator[str]:
-        order, dead = reader.by_id, self.dead(place)
-        start = prefix if after is None else max(prefix, after)
-        for at in range(bisect_left(order, start, key=reader.id), len(order)):
-            row = int(order[at])
-            record_id = reader.id(row)
-            if not record_id.startswith(prefix):
-                return
-            if record_id != after and row not in dead:
-                yield record_id
-
-
-def _scan(hashes: IdHashes, reader: FileReader) -> Iterator[tuple[int, int]]:
-    """(place in `hashes`, row) of the rows of a file that no id run covers."""
-    asked = {value: place for place, value in enumerate(hashes.tolist())}
-    for row in np.flatnonzero(np.isin(reader.hashes, hashes)).tolist():
-        yield asked[int(reader.hashes[row])], row
+def _scan(asked: AskedIds, reader: FileReader) -> Iterator[tuple[int, int]]:
+    """(place in `asked`, row) of the rows of a file that no id run covers."""
+    rows = np.flatnonzero(np.isin(reader.hashes, asked.hashes))
+    places = {name: place for place, name in enumerate(asked.ids)} if len(rows) else {}
+    for row, name in zip(rows.tolist(), reader.ids(rows), strict=True):
+        if name in places:
+            yield places[name], row
 
 
 def _read(

@@ -12,12 +12,10 @@ from query.operators.read_records import read_patched
 from query.operators.replay import OverlayCache, filters_of
 from query.plan import may_match_file
 from query.sight import Sight
-from storage.file_cache import FileCache
-from storage.id_run import uncovered
 from storage.namespace import NamespaceReader
 
 
-async def count(sight: Sight, cache: FileCache, overlays: OverlayCache, cost: Cost) -> int:
+async def count(sight: Sight, overlays: OverlayCache, cost: Cost) -> int:
     """The manifest's count, less the live rows that something above it touched or deleted, plus
     what is fresh.
 
@@ -27,7 +25,7 @@ async def count(sight: Sight, cache: FileCache, overlays: OverlayCache, cost: Co
     if reader is None or sight.reader_hidden:
         return answer.live
     assert answer.touched is not None
-    hidden = await _hidden_rows(reader, cache, answer.touched)
+    hidden = await _hidden_rows(reader, answer.touched)
     patched = len(await read_patched(sight, cost))
     total = reader.manifest.record_count - len(hidden) + answer.live + patched
     if any(isinstance(p.operation, DeleteByFilter) for p in answer.filter_ops):
@@ -35,28 +33,22 @@ async def count(sight: Sight, cache: FileCache, overlays: OverlayCache, cost: Co
     return total
 
 
-async def _hidden_rows(
-    reader: NamespaceReader, cache: FileCache, touched: Hashes
-) -> set[tuple[int, int]]:
+async def _hidden_rows(reader: NamespaceReader, touched: Hashes) -> set[tuple[int, int]]:
     """(place, row) of the live rows whose id hash is touched; opens id runs, and files that none
     covers.
     """
     if len(touched) == 0:
         return set()
-    manifest = reader.manifest
-    places = {file.uuid: place for place, file in enumerate(manifest.files)}
     found: set[tuple[int, int]] = set()
-    for run in await asyncio.gather(
-        *(cache.open_run(reader.prefix, run) for run in manifest.id_runs)
-    ):
-        hits = await asyncio.to_thread(run.lookup, touched)
-        numbers = [places.get(uuid) for uuid in run.uuids]
-        for number, row in zip(hits.files.tolist(), hits.rows.tolist(), strict=True):
-            place = numbers[number]
-            if place is not None and row not in reader.dead(place):
-                found.add((place, row))
-    for file in uncovered(manifest.id_runs, manifest.files):
-        place = places[file.uuid]
+    for run in await reader.runs(reader.id_runs):
+        entries = await asyncio.to_thread(run.with_hashes, touched)
+        entries = entries[run.alive(entries, reader.dead_of)]
+        rows, numbers = run.rows[entries].tolist(), run.numbers[entries].tolist()
+        for number, row in zip(numbers, rows, strict=True):
+            place = reader.place_of(run.uuid(number))
+            assert place is not None, "a live row is in a file of the manifest"
+            found.add((place, row))
+    for place in reader.bare:
         rows = await asyncio.to_thread(rows_with, await reader.file(place), touched)
         found |= {(place, row) for row in rows.tolist() if row not in reader.dead(place)}
     return found
@@ -74,7 +66,8 @@ async def _deleted_rows(
     for place, file in enumerate(reader.manifest.files):
         if not any(may_match_file(file, op.filter, frozenset()) for op in operations):
             continue
-        made = await overlays.get(await reader.file(place), sight.answer.filter_ops)
+        opened = await reader.file(place)
+        made = await overlays.get(reader.prefix, opened, sight.answer.filter_ops)
         if made is None:
             continue
         live = reader.live_mask(place)

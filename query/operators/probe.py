@@ -130,7 +130,7 @@ class Probe:
         operations = filters_of(self._filter_ops)
         if not any(may_match_file(file, op.filter, frozenset()) for op in operations):
             return None
-        return await self._overlays.get(reader, self._filter_ops)
+        return await self._overlays.get(self._reader.prefix, reader, self._filter_ops)
 
 
 def _scan_all(group: Sequence[_Opened], question: Question) -> list[FileScan]:

@@ -18,6 +18,8 @@ from storage.file_reader import FileReader
 # An overlay of a file of some thousand rows takes a few hundred kilobytes at most.
 OVERLAYS_MAX = 256
 
+_OverlayKey = tuple[str, str, tuple[tuple[int, int], ...]]
+
 
 def replayed(stored: StoredRecord, operations: Sequence[Pending]) -> StoredRecord | None:
     """The record after the operations, which are sorted here; None if one of them deletes it."""
@@ -94,12 +96,15 @@ class OverlayCache:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, tuple[tuple[int, int], ...]], Overlay | None] = (
-            OrderedDict()
-        )
+        self._kept: OrderedDict[_OverlayKey, Overlay | None] = OrderedDict()
 
-    async def get(self, reader: FileReader, operations: Sequence[Pending]) -> Overlay | None:
-        key = (reader.uuid, tuple((p.lsn, p.position) for p in operations))
+    async def get(
+        self, prefix: str, reader: FileReader, operations: Sequence[Pending]
+    ) -> Overlay | None:
+        """`prefix`: of the namespace that is read; LSNs name operations only within one, and a
+        branch shares its files.
+        """
+        key = (prefix, reader.uuid, tuple((p.lsn, p.position) for p in operations))
         if key not in self._kept:
             made = await asyncio.to_thread(overlay, reader, operations)
             self._kept[key] = made

@@ -19,6 +19,7 @@ from core.log import Headers, Log, LogIdentity, LogRecord
 from core.metric import Metric
 from core.object_store import ObjectStore
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -39,6 +40,7 @@ from storage.file_cache import FileCache
 from storage.manifest import Manifest, check
 from storage.namespace import NamespaceReader
 from storage.registry import RegistryStore
+from storage.snapshots import Snapshot, SnapshotKind, SnapshotStore
 
 DIMENSION = 4
 DENSE = IndexInfo(
@@ -183,6 +185,7 @@ class World:
         self.store = store or LocalStore(folder / "objects")
         self.cache = FileCache(self.store, folder / "cache", 1 << 30)
         self.manifests = ManifestStore(self.store)
+        self.snapshots = SnapshotStore(self.store, self.manifests)
         self.registry = RegistryStore(self.store)
         self.directory = Directory([DENSE, COSINE, SPARSE])
         self.feed = Feed()
@@ -224,6 +227,40 @@ class World:
             life.apply(lsn, operation)
         return lsn
 
+    async def branch(
+        self,
+        to: str,
+        *,
+        index: str = "dense",
+        ns: str = "n",
+        to_index: str = "",
+        of: Snapshot | None = None,
+    ) -> tuple[int, Snapshot]:
+        """An attach entry of the namespace as its files are, or of a snapshot of it. The truth is
+        that of now: flush before.
+        """
+        to_index = to_index or index
+        holder = (to_index, to)
+        if of is None:
+            kind = SnapshotKind.BRANCH
+            pin = await self.snapshots.take(
+                index, ns, name="", kind=kind, created_ms=self.clock.now_ms(), holder=holder
+            )
+        else:
+            now_ms = self.clock.now_ms()
+            pin = await self.snapshots.take_again(of, created_ms=now_ms, holder=holder)
+        lsn = await self.attach(to, pin, index, ns, to_index)
+        held = self.truth[(index, ns)].records
+        records = {name: StoredRecord(stored.record, lsn) for name, stored in held.items()}
+        self.truth[(to_index, to)] = Life(True, records, lsn)
+        return lsn, pin
+
+    async def attach(self, to: str, pin: Snapshot, index: str, ns: str, to_index: str = "") -> int:
+        """Only the entry; the truth is the caller's."""
+        entry = Entry(Attach(index, ns, pin.id, pin.checksum()))
+        encoded = encode(to_index or index, to, [entry])
+        return await self.log.append(0, encoded.key, encoded.value, encoded.headers)
+
     async def feed_all(self, builder: IndexBuilder) -> None:
         """Everything of the log that the builder has not seen."""
         await builder.apply(0, await self.log.read(0, builder.applied(0), max_records=1 << 30))
@@ -258,12 +295,13 @@ class World:
         await self._check_sizes(manifest, reader.prefix)
 
     async def _check_sizes(self, manifest: Manifest, prefix: str) -> None:
-        refs = [run.object for run in manifest.id_runs]
+        refs = [(run.origin, run.object) for run in manifest.id_runs]
         for file in manifest.files:
-            refs += [file.columns, *([file.vectors] if file.vectors else [])]
+            both = [file.columns, *([file.vectors] if file.vectors else [])]
+            refs += [(file.origin, ref) for ref in both]
         sizes = {}
-        for ref in refs:
-            info = await self.store.stat(prefix + ref.name)
+        for origin, ref in refs:
+            info = await self.store.stat((origin or prefix) + ref.name)
             assert info is not None, f"{ref.name} is named but missing"
             sizes[ref.name] = info.size
         assert manifest.byte_count == sum(sizes.values())

@@ -59,6 +59,7 @@ async def test_the_examples_show_every_operation() -> None:
         "DeleteAll",
         "CreateNamespace",
         "DeleteNamespace",
+        "Attach",
     }
 
 

@@ -17,6 +17,7 @@ from core.indexes import IndexInfo
 from core.limits import LOG_RECORD_BYTES_MAX
 from core.log import Headers, LogRecord
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -54,6 +55,11 @@ def logged(
     if partition is None:
         partition = partition_of(key or b"", PARTITIONS)
     return LogRecord(partition, 17, key, headers, data, 1234)
+
+
+def attach(**changed: str) -> dict[str, str]:
+    whole = {"sourceIndex": "deleted", "sourceNamespace": "n", "snapshot": "a" * 32}
+    return {"op": "attach", **whole, "checksum": "b" * 32, **changed}
 
 
 async def judge(record: LogRecord) -> Verdict:
@@ -117,8 +123,15 @@ async def test_every_other_operation_survives() -> None:
         DeleteAll(),
         CreateNamespace(),
         DeleteNamespace(),
+        Attach("dense", "other", "0" * 32, "f" * 32),
     ]
     assert await through_the_log(DENSE, *operations) == operations
+
+
+async def test_a_branch_outlives_the_index_that_it_comes_from() -> None:
+    """A replay must admit what was admitted before that index was deleted."""
+    (entry,) = await admitted(logged(attach()))
+    assert entry.operation == Attach("deleted", "n", "a" * 32, "b" * 32)
 
 
 async def test_updates_by_id_survive() -> None:
@@ -250,6 +263,14 @@ BAD: list[tuple[LogRecord, Reason]] = [
     (logged({"op": "delete", "filter": {"a": {"$bad": 1}}}), Reason.INVALID_RECORD),
     (logged(deep(100)), Reason.INVALID_RECORD),
     (logged({"op": "create_namespace"}, b"dense/__default__"), Reason.INVALID_RECORD),
+    (logged(attach(sourceIndex="nowhere")), Reason.INVALID_RECORD),
+    (logged(attach(sourceIndex="dense/n")), Reason.INVALID_RECORD),
+    (logged(attach(sourceIndex="hybrid")), Reason.INVALID_RECORD),
+    (logged(attach(sourceIndex="dense"), b"sparse/n"), Reason.INVALID_RECORD),
+    (logged(attach(snapshot="../manifest")), Reason.INVALID_RECORD),
+    (logged(attach(checksum="")), Reason.INVALID_RECORD),
+    (logged(attach(sourceNamespace="n" * 513)), Reason.INVALID_RECORD),
+    (logged({"op": "attach", "snapshot": "a" * 32}), Reason.BAD_BODY),
 ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from core.filters.model import Comparison, Condition, Filter, Not
 from core.operations import (
+    Attach,
     CreateNamespace,
     DeleteAll,
     DeleteByFilter,
@@ -39,6 +40,7 @@ STEPS = {
     "checkpoint": 8,
     "forget": 6,
     "restart": 3,
+    "attach": 3,
 }
 OPERATIONS = {
     "upsert": 45,
@@ -82,10 +84,24 @@ class Story:
                 await world.checkpoint(world.partition())
             case "forget":
                 await world.forget()
+            case "attach":
+                await self._attach(world)
             case _:
                 await world.restart_freshness()
                 await world.deliver()
         return step
+
+    async def _attach(self, world: World) -> None:
+        """Restored as it was; more may be written before a manifest tells of it."""
+        named = Attach(world.index.index_id, "n", "0" * 32, "0" * 32)
+        lsn = await world.write(DeleteNamespace(), named)
+        if self._coin():
+            await world.write(self.operation(), self.operation())
+        await world.flush(lsn=self.random.choice((None, lsn)), publish=self._coin())
+        if self._coin():
+            await world.write(self.operation())
+        # until a manifest covers all that was not held, reads would wait for it
+        await world.flush(publish=self._coin())
 
     def operation(self) -> Operation:
         match self._weighted(OPERATIONS):

@@ -22,7 +22,7 @@ from core.indexes import IndexInfo
 from core.log import NO_LSN
 from core.metric import exact_scores
 from core.object_store import ObjectStore
-from core.operations import Entry, Operation
+from core.operations import Attach, Entry, Operation
 from core.partition import partition_of, wal_key
 from core.records import Record, SparseValues, StoredRecord, Vector
 from core.sparse import sparse_score
@@ -33,13 +33,12 @@ from ingest.admit import Admitted, admit
 from ingest.wire import encode
 from query.positions import LogPositions
 from query.service import QueryParts, QueryService, QuerySettings
-from storage.checksum import id_hashes
 from storage.cluster_file import write_cluster
 from storage.commit import ManifestStore
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedFile, put_objects
 from storage.file_cache import FileCache
-from storage.id_run import write_run
+from storage.id_run import FileIds, write_runs
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.registry import RegistryState, RegistryStore
@@ -146,6 +145,10 @@ class World:
         truth = self.truth(namespace)
         state, exists = truth.now, truth.exists
         for operation in operations:
+            if isinstance(operation, Attach):
+                taken = self.truth(operation.source_namespace).now
+                state, exists = {i: StoredRecord(s.record, lsn) for i, s in taken.items()}, True
+                continue
             state, exists = applied(state, lsn, operation), exists_after(exists, operation)
         truth.states.append((lsn, state, exists))
         if deliver:
@@ -290,12 +293,13 @@ class World:
             dead = self.random.sample(stale, min(len(stale), self.random.choice((0, 1, 2))))
             encoded = self._file(schema, part, dead, centroids)
             await put_objects(self.store, schema.prefix, encoded.objects)
-            files.append(encoded.file)
-            if self.random.random() < 0.7:
-                hashes = id_hashes([s.record.id for s in (*part, *dead)])
-                run = write_run([(encoded.file.uuid, hashes)])
-                await put_objects(self.store, schema.prefix, [run.object])
-                runs.append(run.run)
+            covered = self.random.random() < 0.7
+            files.append(msgspec.structs.replace(encoded.file, in_runs=covered))
+            if covered:
+                ids = [s.record.id for s in (*part, *dead)]
+                for run in write_runs([FileIds(encoded.file.uuid, ids)], 1):
+                    await put_objects(self.store, schema.prefix, [run.object])
+                    runs.append(run.run)
         return Manifest(
             index_id=index.index_id,
             namespace=namespace,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.clock import new_uuid
 from core.errors import ConfigError, CorruptData, ObjectNotFound, Unavailable
 from infra.objects.local import LocalStore
 from storage import file_cache, private_copy
@@ -15,7 +16,7 @@ from storage.cluster_file import write_cluster
 from storage.delta_file import write_delta
 from storage.encoded_file import put_objects
 from storage.file_cache import FileCache
-from storage.id_run import write_run
+from storage.id_run import FileIds, write_runs
 from storage.manifest import DataFile
 from tests.storage.memory_store import MemoryStore
 from tests.storage.samples import DENSE, assert_same_rows, opened, put_file, sample_rows
@@ -108,11 +109,12 @@ async def test_a_failed_open_leaves_nothing_behind(store: MemoryStore, tmp_path:
 
 
 async def test_id_runs_are_cached_too(store: MemoryStore, tmp_path: Path) -> None:
-    run = write_run([("a", id_hashes(ROWS.ids))])
+    run = write_runs([FileIds(new_uuid(), ROWS.ids)], 1)[0]
     await put_objects(store, DENSE.prefix, [run.object])
     cache = FileCache(store, tmp_path, LARGE)
     reader = await cache.open_run(DENSE.prefix, run.run)
-    assert reader.lookup(id_hashes(["r7"])).rows.tolist() == [7]
+    (entry,) = reader.with_hashes(id_hashes(["r7"])).tolist()
+    assert reader.rows[entry] == 7
     assert await cache.open_run(DENSE.prefix, run.run) is reader
     assert store.calls["get"] == 1
 

@@ -1,5 +1,6 @@
 """A manifest and its files together: every live record has one row, and ids lead to it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,11 @@ from hypothesis import strategies as st
 
 from core.errors import CorruptData
 from core.metric import Metric
-from storage import namespace as namespace_module
-from storage.checksum import id_hashes
 from storage.cluster_file import write_cluster
 from storage.delta_file import write_delta
 from storage.encoded_file import put_objects
 from storage.file_cache import FileCache
-from storage.id_run import EncodedRun, merge_runs, write_run
+from storage.id_run import EncodedRun, FileIds, merge_runs, write_runs
 from storage.manifest import DataFile, IdRun, Manifest
 from storage.namespace import Location, NamespaceReader
 from storage.rows import Rows
@@ -29,6 +28,8 @@ from tests.storage.samples import (
     sample_rows,
     with_dead,
 )
+
+OBJECT_BYTES = 600  # some 30 short ids a run
 
 
 class Shelf:
@@ -48,14 +49,16 @@ class Shelf:
         for row, record_id in enumerate(rows.ids):
             self._kill(record_id)
             self.truth[record_id] = (len(self.files), row)
-        self.files.append(encoded.file)
+        self.files.append(msgspec.structs.replace(encoded.file, in_runs=with_run))
         self.rows.append(rows)
         if with_run:
-            await self.add_run(write_run([(encoded.file.uuid, id_hashes(rows.ids))]))
+            await self.add_runs(
+                write_runs([FileIds(encoded.file.uuid, rows.ids)], 1, object_bytes=OBJECT_BYTES)
+            )
 
-    async def add_run(self, encoded: EncodedRun) -> None:
-        await put_objects(self.store, DENSE.prefix, [encoded.object])
-        self.runs.append(encoded.run)
+    async def add_runs(self, runs: Sequence[EncodedRun]) -> None:
+        await put_objects(self.store, DENSE.prefix, [run.object for run in runs])
+        self.runs += [run.run for run in runs]
 
     def delete(self, record_id: str) -> None:
         self._kill(record_id)
@@ -142,21 +145,6 @@ async def test_an_empty_namespace_has_nothing(tmp_path: Path) -> None:
     assert await reader.files() == []
 
 
-async def test_hash_collisions_do_not_confuse_ids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that claims every id for every row: only the exact id counts."""
-    shelf = Shelf(tmp_path)
-    await shelf.add(sample_rows(5), with_run=False)
-    same = np.zeros(5, dtype=np.uint64)
-    await shelf.add_run(write_run([(shelf.files[0].uuid, same)]))
-    monkeypatch.setattr(
-        namespace_module, "id_hashes", lambda ids: np.zeros(len(ids), dtype=np.uint64)
-    )
-    located = await shelf.reader().locate(["r4", "r0", "other"])
-    assert located == {"r4": Location(0, 4), "r0": Location(0, 0)}
-
-
 async def test_an_id_that_is_live_twice_is_reported(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     await shelf.add(sample_rows(5))
@@ -187,7 +175,8 @@ async def test_ids_are_listed_in_order_page_by_page(tmp_path: Path) -> None:
     assert await reader.list_ids("nope") == []
 
 
-_IDS = st.sampled_from([f"id{i}" for i in range(12)])
+_NAMES = [*(f"id{i}" for i in range(9)), "id1" * 170, "idé", "id\U0001f600", "日", ""]
+_IDS = st.sampled_from(_NAMES)
 _STEP: st.SearchStrategy[tuple[str, list[str]]] = st.one_of(
     st.tuples(st.just("write"), st.lists(_IDS, min_size=1, max_size=6, unique=True)),
     st.tuples(st.just("bare"), st.lists(_IDS, min_size=1, max_size=6, unique=True)),
@@ -197,14 +186,25 @@ _STEP: st.SearchStrategy[tuple[str, list[str]]] = st.one_of(
 )
 
 
+_LIMITS = st.integers(1, 15)
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(steps=st.lists(_STEP, max_size=12))
-async def test_locating_agrees_with_a_dictionary(
-    steps: list[tuple[str, list[str]]], tmp_path_factory: pytest.TempPathFactory
+@given(
+    steps=st.lists(_STEP, max_size=12),
+    pages=st.lists(
+        st.tuples(st.sampled_from(["", "id", "id1", "日", "q"]), st.none() | _IDS, _LIMITS),
+        min_size=1,
+    ),
+)
+async def test_reading_agrees_with_a_dictionary(
+    steps: list[tuple[str, list[str]]],
+    pages: list[tuple[str, str | None, int]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Writes, deletions, merged runs and dropped files, in any order."""
+    """Writes, deletions, merged runs and dropped files, in any order; ids of any kind."""
     shelf = Shelf(tmp_path_factory.mktemp("cache"))
     for action, ids in steps:
         if action in ("write", "bare"):
@@ -216,10 +216,13 @@ async def test_locating_agrees_with_a_dictionary(
             await merge(shelf)
         else:
             drop_empty_files(shelf)
-    asked = [f"id{i}" for i in range(14)]
+    asked = [*_NAMES, "id", "nobody"]
     reader = shelf.reader()
     assert await reader.locate(asked) == shelf.truth_of(asked)
-    assert await reader.list_ids() == sorted(shelf.truth)
+    for prefix, after, limit in pages:
+        wanted = [i for i in sorted(shelf.truth) if i.startswith(prefix)]
+        wanted = [i for i in wanted if after is None or i > after][:limit]
+        assert await reader.list_ids(prefix, after, limit) == wanted
     read = await reader.read(asked)
     assert {i: r.lsn for i, r in read.items()} == {
         i: shelf.rows[place].lsns[row] for i, (place, row) in shelf.truth.items()
@@ -228,10 +231,10 @@ async def test_locating_agrees_with_a_dictionary(
 
 async def merge(shelf: Shelf) -> None:
     runs = [await shelf.cache.open_run(DENSE.prefix, run) for run in shelf.runs]
-    merged = merge_runs(runs, {file.uuid: file for file in shelf.files})
+    files = {file.uuid: file for file in shelf.files}
     shelf.runs = []
-    if merged is not None:
-        await shelf.add_run(merged)
+    if runs:
+        await shelf.add_runs(merge_runs(runs, files, 2, object_bytes=OBJECT_BYTES))
 
 
 def drop_empty_files(shelf: Shelf) -> None:
