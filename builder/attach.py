@@ -54,7 +54,7 @@ class Attachments:
             self.refuse(lsn, entry, NOT_HELD)
             return None
         schema = self.target.schema
-        manifest = as_attached(found, schema.prefix, lsn)
+        manifest = as_attached(await snapshots.manifest(found), found.home, lsn)
         logger.info(
             "namespace %r of index %s begins at LSN %d with %d records of snapshot %s",
             *(schema.namespace, schema.index_id, lsn, manifest.record_count, found.id),

@@ -114,13 +114,15 @@ class SectionRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A section in the store. entries: of files, runs or centroids that it adds.
 
     origin: of the section, and of everything in it that has none of its own, as of a `DataFile`; so
-    a branch names its source's sections, and not each file.
+    a branch names its source's sections, and not each file. lsn_as: of all files in it, whatever
+    they say themselves; `NO_LSN`: what they say.
     """
 
     object: ObjectRef
     kind: SectionKind
     entries: int
     origin: str = ""
+    lsn_as: int = NO_LSN
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ in hundreds.
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -61,7 +61,7 @@ class SectionStore:
 
         `ObjectNotFound` naming a section that is collected; `CorruptData` naming a damaged one.
         """
-        keys = tuple(_key(prefix, section) for section in sections)
+        keys = _held_key(prefix, sections)
         known, held = 0, NOTHING
         for end in range(len(keys), 0, -1):
             found = self._held.get(keys[:end])
@@ -73,10 +73,11 @@ class SectionStore:
         if not missing:
             return held
         data = await self._data(prefix, missing, packs)
+        names = [_key(prefix, section) for section in missing]
         if sum(map(len, data)) <= _DECODED_HERE_BYTES:
-            held = _decoded(held, keys[known:], missing, data, row_bytes)
+            held = _decoded(held, names, missing, data, row_bytes)
         else:
-            held = await asyncio.to_thread(_decoded, held, keys[known:], missing, data, row_bytes)
+            held = await asyncio.to_thread(_decoded, held, names, missing, data, row_bytes)
         self.keep(prefix, held)
         return held
 
@@ -84,7 +85,7 @@ class SectionStore:
         """Remember what the sections of a manifest hold."""
         if not held.sections:
             return
-        key = tuple(_key(prefix, section) for section in held.sections)
+        key = _held_key(prefix, held.sections)
         if key not in self._held:
             self._held[key] = held
             self._held_bytes += _size(held)
@@ -169,13 +170,15 @@ class SectionStore:
         self, prefix: str, sections: Sequence[SectionRef], packs: Packed | None
     ) -> list[bytes]:
         """The bytes of each, verified."""
-        own = sum(not section.origin for section in sections)
-        if packs is None and own > _BY_NAME_MAX:
-            packs = await self.packs(prefix)
+        if packs is None:
+            packs = {}
+            for place, count in Counter(s.origin or prefix for s in sections).items():
+                if count > _BY_NAME_MAX:
+                    packs = {**packs, **await self.packs(place)}
         data: list[bytes] = []
         for start in range(0, len(sections), _AT_ONCE):
             part = sections[start : start + _AT_ONCE]
-            data += await asyncio.gather(*(self._one(prefix, s, packs or {}) for s in part))
+            data += await asyncio.gather(*(self._one(prefix, s, packs) for s in part))
         return data
 
     async def _one(self, prefix: str, section: SectionRef, packs: Packed) -> bytes:
@@ -199,6 +202,11 @@ def _decoded(
 ) -> Held:
     edits: list[Edits] = [decode_section(d, key) for d, key in zip(data, keys, strict=True)]
     return extended(held, zip(sections, edits, strict=True), row_bytes)
+
+
+def _held_key(prefix: str, sections: Sequence[SectionRef]) -> tuple[str, ...]:
+    """A branch sees other files in a section than the namespace that wrote it."""
+    return tuple(f"{_key(prefix, s)} {s.origin} {s.lsn_as}" for s in sections)
 
 
 def _key(prefix: str, section: SectionRef) -> str:

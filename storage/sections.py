@@ -23,6 +23,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from core.clock import new_uuid
+from core.log import NO_LSN
 from storage.encoded_file import EncodedObject
 from storage.layout import section_name
 from storage.manifest import (
@@ -114,7 +115,7 @@ def extended(held: Held, sections: Iterable[tuple[SectionRef, Edits]], row_bytes
     """
     state = _State(held)
     for section, edits in sections:
-        state.apply(edits, section.origin, row_bytes)
+        state.apply(edits, section.origin, row_bytes, section.lsn_as)
         state.end_section(section, edits, row_bytes)
     return state.held()
 
@@ -398,7 +399,7 @@ class _State:
             frozenset(self.touched),
         )
 
-    def apply(self, edits: Edits, origin: str, row_bytes: int) -> None:
+    def apply(self, edits: Edits, origin: str, row_bytes: int, lsn_as: int = NO_LSN) -> None:
         for number in edits.removed:
             self.files[number] = None
             self._touch(self._file_starts, number)
@@ -417,7 +418,7 @@ class _State:
         if edits.clusters is not None:
             self._touch_rows(edits.clusters, len(self.centroids) // row_bytes if row_bytes else 0)
             del self.centroids[edits.clusters * row_bytes :]
-        self.files += [_of_origin(file, origin) for file in edits.files]
+        self.files += [_counted_as(_of_origin(file, origin), lsn_as) for file in edits.files]
         self.runs += [_of_origin(run, origin) for run in edits.id_runs]
 
     def end_section(self, section: SectionRef, edits: Edits, row_bytes: int) -> None:
@@ -476,3 +477,7 @@ def _of_origin(entry: Entry, origin: str) -> Entry:
     if not origin or entry.origin:
         return entry
     return msgspec.structs.replace(entry, origin=origin)
+
+
+def _counted_as(file: DataFile, lsn: int) -> DataFile:
+    return file if lsn == NO_LSN else msgspec.structs.replace(file, lsn_as=lsn)

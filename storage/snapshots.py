@@ -24,7 +24,7 @@ from storage.checksum import checksum
 from storage.commit import ManifestStore
 from storage.envelope import seal, unseal
 from storage.layout import namespace_prefix, snapshot_key, snapshots_prefix
-from storage.manifest import Manifest, decode, encode
+from storage.manifest import Manifest
 
 MAGIC = b"FIRNSNP1"
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -47,7 +47,7 @@ class SnapshotKind(StrEnum):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """id: 32 hex digits. holder_index, holder_namespace: whose life a branch's is, "" for others.
     home: prefix of the namespace that it is of; origins: the other prefixes whose files it names.
-    encoded: the manifest as `storage.manifest` writes it. The rest is copied from there.
+    encoded: the manifest's root, as `ManifestStore.encoded` gives it; the rest is copied from it.
     """
 
     id: str
@@ -66,10 +66,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     record_count: int
     byte_count: int
     encoded: bytes
-
-    def manifest(self) -> Manifest:
-        """`CorruptData`: written by a build that knows more."""
-        return decode(self.encoded, snapshot_key(self.home, self.id))
 
     def checksum(self) -> str:
         """xxh3-128 (hex) of the whole object: what an attach entry says."""
@@ -110,7 +106,8 @@ class SnapshotStore:
             manifest = await self._manifests.newest(index_id, namespace)
             if manifest is None or manifest.deleted:
                 raise NotFound(f"there is no namespace {namespace!r} in the files of {index_id}")
-            made = _snapshot(manifest, name, kind, created_ms, holder)
+            encoded = await self._manifests.encoded(manifest)
+            made = _snapshot(manifest, encoded, name, kind, created_ms, holder)
             await self._put(made)
             newest = await self._manifests.newest(index_id, namespace, manifest.version)
             if newest is not None and _still_pinned(made, manifest, newest):
@@ -183,6 +180,14 @@ class SnapshotStore:
             found += [one for one in await asyncio.gather(*reads) if one is not None]
         return sorted(found, key=lambda one: (one.created_ms, one.id))
 
+    async def manifest(self, snapshot: Snapshot) -> Manifest:
+        """What was copied. `CorruptData`, also if a section of it is gone."""
+        where = snapshot_key(snapshot.home, snapshot.id)
+        try:
+            return await self._manifests.decoded(snapshot.encoded, snapshot.home, where)
+        except ObjectNotFound as error:
+            raise CorruptData(f"{where} names what is not there: {error}") from error
+
     async def is_complete(self, snapshot: Snapshot) -> bool:
         """Whether its home's object is there: not yet, or no longer, where only copies are."""
         return await self._store.stat(snapshot_key(snapshot.home, snapshot.id)) is not None
@@ -205,28 +210,32 @@ class SnapshotStore:
         await self._store.put_if_absent(snapshot_key(snapshot.home, snapshot.id), data)
 
 
-def as_attached(snapshot: Snapshot, prefix: str, lsn: int) -> Manifest:
-    """The snapshot's manifest with its files as the namespace at `prefix` names them from `lsn` on:
-    all rows count as written at `lsn`, for their own LSNs are of another log.
+def as_attached(manifest: Manifest, home: str, lsn: int) -> Manifest:
+    """A snapshot's manifest, of the namespace at `home`, as another one names its files from `lsn`
+    on: all rows count as written at `lsn`, for their own LSNs are of another log.
     """
-    manifest, home = snapshot.manifest(), snapshot.home
-
-    def origin(named: str) -> str:
-        return "" if (named or home) == prefix else named or home
-
     replace = msgspec.structs.replace
+    files, runs, sections = manifest.files, manifest.id_runs, manifest.sections
     return replace(
         manifest,
-        files=tuple(replace(f, origin=origin(f.origin), lsn_as=lsn) for f in manifest.files),
-        id_runs=tuple(replace(run, origin=origin(run.origin)) for run in manifest.id_runs),
+        files=tuple(replace(f, origin=f.origin or home, lsn_as=lsn) for f in files),
+        id_runs=tuple(replace(run, origin=run.origin or home) for run in runs),
+        sections=tuple(replace(s, origin=s.origin or home, lsn_as=lsn) for s in sections),
     )
 
 
 def _snapshot(
-    manifest: Manifest, name: str, kind: SnapshotKind, created_ms: int, holder: tuple[str, str]
+    manifest: Manifest,
+    encoded: bytes,
+    name: str,
+    kind: SnapshotKind,
+    created_ms: int,
+    holder: tuple[str, str],
 ) -> Snapshot:
     home = namespace_prefix(manifest.index_id, manifest.namespace)
-    named = {f.origin for f in manifest.files} | {run.origin for run in manifest.id_runs}
+    named = {file.origin for file in manifest.files}
+    named |= {run.origin for run in manifest.id_runs}
+    named |= {section.origin for section in manifest.sections}
     origins = tuple(sorted(named - {"", home}))
     if len(origins) > ORIGINS_MAX:
         raise FailedPrecondition(
@@ -249,7 +258,7 @@ def _snapshot(
         manifest_created_ms=manifest.created_ms,
         record_count=manifest.record_count,
         byte_count=manifest.byte_count,
-        encoded=encode(manifest),
+        encoded=encoded,
     )
 
 

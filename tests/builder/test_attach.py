@@ -165,7 +165,7 @@ async def test_a_namespace_restored_under_its_old_name_owns_its_files(world: Wor
     await flushed(world, builder)
     await world.check()
     manifest = await manifest_of(world, "n")
-    assert {file.origin for file in manifest.files} == {""}
+    assert {file.origin for file in manifest.files} == {snapshot.home}
     assert manifest.generation == lsn
     await builder.compact()
     await world.check()
