@@ -14,6 +14,7 @@ from infra.services.service import Service
 from storage.cluster_file import write_cluster
 from storage.commit import ManifestConflict, ManifestStore
 from storage.file_cache import FileCache
+from storage.manifest import Manifest
 from storage.namespace import NamespaceReader
 from tests.storage.samples import (
     DENSE,
@@ -44,7 +45,7 @@ async def test_32_racing_writers_have_one_winner(store: ObjectStore) -> None:
     for version in (1, 2):
         racers = [sample_manifest(version, commit_uuid=f"{version}-{n}") for n in range(32)]
         outcomes = await asyncio.gather(*map(manifests.commit, racers), return_exceptions=True)
-        winners = [m for m, o in zip(racers, outcomes, strict=True) if o is None]
+        winners = [m for m, o in zip(racers, outcomes, strict=True) if isinstance(o, Manifest)]
         assert len(winners) == 1
         assert sum(isinstance(o, ManifestConflict) for o in outcomes) == 31
         assert await manifests.newest(DENSE.index_id, DENSE.namespace) == winners[0]
