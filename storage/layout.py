@@ -84,10 +84,6 @@ def kind_of(key: str) -> str:
     return name if name in OBJECT_KINDS else "other"
 
 
-def snapshots_prefix(prefix: str) -> str:
-    return f"{prefix}snapshots/"
-
-
 def registry_prefix(partition: int) -> str:
     return f"registry/{partition:0{PARTITION_DIGITS}d}/"
 
