@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from cli.output import json_option, plain_errors, print_json, print_settings, print_table
+from cli.output import (
+    json_option,
+    plain_errors,
+    print_json,
+    print_manifest,
+    print_settings,
+    print_table,
+)
 from infra.settings import Settings, unknown_variables
 
 data_option = click.option(
@@ -130,6 +137,29 @@ def status(index: str | None, namespace: str | None, data: Path | None, as_json:
         click.echo(f"no {which} is indexed yet; a write is, some seconds after it")
     else:
         print_table(rows, list(rows[0]))
+
+
+@cli.command()
+@click.argument("index")
+@click.option("--namespace", help="Which one.  [default: __default__]")
+@click.option("--version", type=int, help="Number of the manifest.  [default: the newest]")
+@data_option
+@json_option
+@plain_errors
+def inspect(
+    index: str, namespace: str | None, version: int | None, data: Path | None, as_json: bool
+) -> None:
+    """Show a manifest: which files make up a namespace.
+
+    Its header, the sections that it is stored in, its data files with live and dead rows and what
+    is known of their metadata, its id runs, how large its clusters are, and its snapshots.
+    """
+    asked = {"index": index, "namespace": namespace, "version": version}
+    found = _ask(data, "inspect", asked)
+    if as_json:
+        print_json(found)
+    else:
+        print_manifest(found)
 
 
 @cli.command()

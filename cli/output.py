@@ -48,6 +48,22 @@ def print_settings(rows: Sequence[SettingRow]) -> None:
         click.echo(textwrap.fill(row.meaning, 96, initial_indent=INDENT, subsequent_indent=INDENT))
 
 
+def print_manifest(found: Mapping[str, Any]) -> None:
+    """What the verb `inspect` gave, part by part; parts without a row are left out."""
+    for name, value in found["header"].items():
+        click.echo(f"{name:<14}{_cell(value)}")
+    files = [{**file, "statistics": _statistics(file["statistics"])} for file in found["files"]]
+    for part, rows in {**found, "files": files}.items():
+        if part != "header" and rows:
+            click.echo(f"\n{part}")
+            # Columns that say nothing in any row would only make the others wrap.
+            print_table(rows, [c for c in rows[0] if any(row[c] is not None for row in rows)])
+
+
+def _statistics(fields: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {said}" for name, said in fields.items())
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"

@@ -20,7 +20,7 @@ async def rebuild_lines(
     parts: Parts, index: str, namespace: str | None
 ) -> AsyncGenerator[Line, None]:
     """Progress over all partitions, then the rebuilt namespaces. `NotFound`, `LogMismatch`."""
-    info = await _named(parts, index)
+    info = await named_index(parts, index)
     async with (
         opened_cache(parts, "rebuild") as cache,
         aclosing(_lines(parts, cache, info, namespace)) as lines,
@@ -61,7 +61,8 @@ async def _lines(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _named(parts: Parts, name: str) -> IndexInfo:
+async def named_index(parts: Parts, name: str) -> IndexInfo:
+    """`NotFound`: no such index lives."""
     for index in await parts.catalog.living_indexes():
         if index.info.name == name:
             return index.info

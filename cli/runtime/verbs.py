@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cli.runtime.examine import examine
+from cli.runtime.inspecting import inspect_lines
 from cli.runtime.operations import Operations, as_rows
 from cli.runtime.parts import Parts
 from cli.runtime.rebuilding import rebuild_lines
@@ -57,6 +58,7 @@ async def _doctor(parts: Parts) -> Lines:
 VERBS: dict[str, Callable[..., Lines]] = {
     "status": _status,
     "indexes": _indexes,
+    "inspect": inspect_lines,
     "rebuild": rebuild_lines,
     "doctor": _doctor,
     "keys-create": _create_key,
