@@ -18,7 +18,7 @@ from builder.garbage import Grace
 from builder.intake import Intake
 from builder.jobs import Jobs
 from builder.metrics import BuilderMetrics
-from builder.namespace import Buffer, NamespaceWork
+from builder.namespace import Buffer, IdleNamespaces, NamespaceWork
 from builder.partition import OwnedPartition, check_end, take_over
 from builder.parts import BuilderParts
 from builder.policy import may_need_compaction
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 # A checkpoint may write every section of the registry: with 100,000 namespaces in one partition it
 # comes every 10 s at most.
 REGISTRY_SECTIONS_PER_S = 20
+# The age of the oldest entry is that of everything that waits.
+SHOW_S = 1.0
 # Decoding and checking is some 100 MB/s and 20 us a record: the event loop is left to others about
 # every millisecond.
 YIELD_BYTES = 64 << 10
@@ -64,7 +66,8 @@ class IndexBuilder(LogConsumer):
         self._turns = FlushTurns(self._settings, self._buffer)
         self._compacting = 0
         self._to_compact: dict[NamespaceWork, tuple[OwnedPartition, float]] = {}
-        self._idle: dict[NamespaceWork, OwnedPartition] = {}
+        self._idle = IdleNamespaces(self._settings.idle_namespaces, self._settings.idle_bytes)
+        self._show_at = 0.0
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._collector = Collector(parts, self._settings, self._begin, self._forget_idle)
@@ -128,7 +131,7 @@ class IndexBuilder(LogConsumer):
                 owned.settle(work)
                 self._buffer.recount(work)
                 self._turns.added(owned, work, self._parts.clock.monotonic())
-                self._idle.pop(work, None)
+                self._idle.discard(work)
                 self._metrics.ingested_bytes.inc(write.value_bytes)
                 self._metrics.ingested_records.inc()
             owned.applied = record.offset + 1
@@ -206,13 +209,14 @@ class IndexBuilder(LogConsumer):
 
     def _show(self) -> None:
         now = self._parts.clock.monotonic()
-        waiting = [work for owned in self._owned.values() for work in owned.waiting.values()]
+        waiting = [owned.waiting for owned in self._owned.values()]
         self._metrics.buffered_bytes.set(self._buffer.bytes)
         self._metrics.buffered_records.set(self._buffer.records)
-        self._metrics.oldest_seconds.set(
-            max((work.pending.load(now).age_s for work in waiting), default=0.0)
-        )
         self._metrics.compaction_queue.set(len(self._to_compact))
+        if now >= self._show_at or not any(waiting):
+            self._show_at = now + SHOW_S
+            ages = (work.pending.load(now).age_s for works in waiting for work in works.values())
+            self._metrics.oldest_seconds.set(max(ages, default=0.0))
 
     def _begin_due(self) -> None:
         now = self._parts.clock.monotonic()
@@ -300,13 +304,10 @@ class IndexBuilder(LogConsumer):
 
     def _forget_idle(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         """Only so many namespaces without work stay in memory: those that had some last."""
-        self._idle.pop(work, None)
         if work.idle and work not in self._to_compact:
-            self._idle[work] = owned
-        while len(self._idle) > self._settings.idle_namespaces:
-            oldest, its_owner = next(iter(self._idle.items()))
-            del self._idle[oldest]
-            its_owner.works.pop(oldest.key, None)
+            self._idle.add(owned.works, work)
+        else:
+            self._idle.discard(work)
 
     async def _drain(self, owned: OwnedPartition) -> None:
         """Flush until nothing is pending but in paused namespaces."""
@@ -363,7 +364,7 @@ class IndexBuilder(LogConsumer):
         for work in owned.works.values():
             self._buffer.forget(work)
             self._to_compact.pop(work, None)
-            self._idle.pop(work, None)
+            self._idle.discard(work)
             if work.paused:
                 self._metrics.paused.dec()
         if self._owned.get(partition) is owned:

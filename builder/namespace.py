@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from builder.pending import PendingWrites
-from storage.manifest import Manifest
+from storage.manifest import Manifest, memory_of
 
 NamespaceKey = tuple[str, str]
 
@@ -43,6 +43,36 @@ class NamespaceWork:
         """Nothing is lost by forgetting it."""
         unflushed = self.pending.first_lsn() is not None
         return not (unflushed or self.flushing or self.compacting or self.lock.locked())
+
+
+Works = dict[NamespaceKey, NamespaceWork]
+
+
+class IdleNamespaces:
+    """Namespaces without work that stay in memory with their manifests: those that had some last,
+    within bounds.
+    """
+
+    def __init__(self, count_max: int, bytes_max: int) -> None:
+        self._count_max = count_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._idle: dict[NamespaceWork, tuple[Works, int]] = {}
+
+    def add(self, works: Works, work: NamespaceWork) -> None:
+        """The oldest ones are taken out of their `works` if there are too many."""
+        self.discard(work)
+        size = 0 if work.manifest is None else memory_of(work.manifest)
+        self._idle[work] = works, size
+        self._bytes += size
+        while len(self._idle) > self._count_max or self._bytes > self._bytes_max:
+            oldest = next(iter(self._idle))
+            self._idle[oldest][0].pop(oldest.key, None)
+            self.discard(oldest)
+
+    def discard(self, work: NamespaceWork) -> None:
+        _, size = self._idle.pop(work, (None, 0))
+        self._bytes -= size
 
 
 class Buffer:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from core.clock import Clock
 from core.errors import CorruptData, FirnError, ObjectNotFound
@@ -15,17 +16,21 @@ from core.log import NO_LSN
 from core.records import StoredRecord
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
-from storage.manifest import DataFile, Manifest
+from storage.manifest import DataFile, Manifest, memory_of
 from storage.namespace import NamespaceReader
 
-# A manifest is some kilobytes, with centroids up to a few megabytes for the largest.
+# A manifest is some kilobytes, with a tiny namespace's records inside up to a hundred, with
+# centroids up to some megabytes for the largest.
 NAMESPACES_MAX = 4_096
+MANIFESTS_BYTES_MAX = 64 << 20
 # A manifest read this long ago cannot have been collected: garbage is older than the longest query.
 TRUSTED_S = 60.0
 # When a manifest was read that is not known to have been the newest then.
 LONG_AGO_S = float("-inf")
 # Bases of pending updates, kept per manifest so that every query does not read them again.
 BASES_MAX = 20_000
+# Of a state apart from its manifest: its objects, a reader, the key.
+STATE_BYTES = 2_000
 
 # New files of one commit that are opened before the first query needs them.
 PREFETCH_BYTES_MAX = 256 << 20
@@ -51,6 +56,10 @@ class NamespaceState:
     @property
     def version(self) -> int:
         return 0 if self.manifest is None else self.manifest.version
+
+    @property
+    def size_bytes(self) -> int:
+        return STATE_BYTES + (0 if self.manifest is None else memory_of(self.manifest))
 
     @property
     def exists(self) -> bool:
@@ -82,7 +91,9 @@ class ManifestCache:
         self._files = files
         self._clock = clock
         self._states: OrderedDict[NamespaceKey, NamespaceState] = OrderedDict()
-        self._locks: dict[NamespaceKey, asyncio.Lock] = {}
+        self._states_bytes = 0
+        # One is there as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[NamespaceKey, asyncio.Lock] = WeakValueDictionary()
         self._refreshing: dict[NamespaceKey, asyncio.Task[None]] = {}
 
     async def get(self, index_id: str, namespace: str) -> NamespaceState:
@@ -213,13 +224,18 @@ class ManifestCache:
         return state
 
     def _keep(self, key: NamespaceKey, state: NamespaceState) -> None:
+        self._drop(key)
         self._states[key] = state
-        self._states.move_to_end(key)
-        while len(self._states) > NAMESPACES_MAX:
-            oldest, _ = self._states.popitem(last=False)
-            lock = self._locks.get(oldest)
-            if lock is not None and not lock.locked():
-                del self._locks[oldest]
+        self._states_bytes += state.size_bytes
+        while len(self._states) > NAMESPACES_MAX or (
+            self._states_bytes > MANIFESTS_BYTES_MAX and len(self._states) > 1
+        ):
+            self._drop(next(iter(self._states)))
+
+    def _drop(self, key: NamespaceKey) -> None:
+        state = self._states.pop(key, None)
+        if state is not None:
+            self._states_bytes -= state.size_bytes
 
     def _lock(self, key: NamespaceKey) -> asyncio.Lock:
         return self._locks.setdefault(key, asyncio.Lock())

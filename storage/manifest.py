@@ -202,6 +202,17 @@ class Root(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     edits: Edits = Edits()
 
 
+# A data file or a run as Python objects, without what is counted apart: names, statistics.
+ENTRY_BYTES = 2_000
+
+
+def memory_of(manifest: Manifest) -> int:
+    """About how many bytes of memory it takes."""
+    entries = len(manifest.files) + len(manifest.id_runs) + 1
+    held = sum(len(file.inline) + len(file.dead) for file in manifest.files)
+    return ENTRY_BYTES * entries + held + len(manifest.centroids)
+
+
 _encoder = msgspec.msgpack.Encoder()
 _manifest_decoder = msgspec.msgpack.Decoder(Manifest)
 _root_decoder = msgspec.msgpack.Decoder(Root)
