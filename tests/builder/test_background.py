@@ -136,7 +136,7 @@ async def test_a_full_buffer_holds_the_log_back_until_the_store_is_there(tmp_pat
 async def test_a_damaged_namespace_pauses_alone_and_a_rebuild_heals_it(
     world: World, tmp_path: Path
 ) -> None:
-    """A lost delta: its rows cannot be looked up. Its entries wait, with bounded memory."""
+    """A damaged id run: where its ids live is not known. Its entries wait, with bounded memory."""
     first = await running(world)
     await world.write(upsert("a", "b"), ns="n")
     await world.feed_all(first)
@@ -144,7 +144,7 @@ async def test_a_damaged_namespace_pauses_alone_and_a_rebuild_heals_it(
     manifest = await world.manifest()
     assert manifest is not None
     prefix = namespace_prefix("dense", "n")
-    await world.store.put(prefix + manifest.files[0].columns.name, b"decayed")
+    await world.store.put(prefix + manifest.id_runs[0].object.name, b"decayed")
     world.cache = FileCache(world.store, tmp_path / "new cache", 1 << 30)
     builder = await running(world, paused_retry_s=0.05, paused_bytes=400)
     for number in range(10):
