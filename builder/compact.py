@@ -66,7 +66,7 @@ async def execute(
     limits: CompactionLimits,
 ) -> Rewrite:
     """Write the job's files; nobody sees them before `commit_rewrite`."""
-    work = _Rewriting(shop, schema, snapshot, limits)
+    work = Rewriting(shop, schema, snapshot, limits)
     match job:
         case FoldFiles(files=files):
             await work.fold_files(files)
@@ -113,7 +113,7 @@ async def _collected(shop: Workshop, target: Target, newest: Manifest, rewrite: 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
+class Batch:
     """n rows copied from some files.
 
     places: int64 (n,), the place in the manifest of the file that each is of; numbers: int64 (n,),
@@ -124,12 +124,12 @@ class _Batch:
     places: RowNumbers
     numbers: RowNumbers
 
-    def take(self, rows: RowNumbers) -> "_Batch":
-        return _Batch(self.rows.take(rows), self.places[rows], self.numbers[rows])
+    def take(self, rows: RowNumbers) -> "Batch":
+        return Batch(self.rows.take(rows), self.places[rows], self.numbers[rows])
 
 
 @dataclass(slots=True, eq=False)
-class _Rewriting:
+class Rewriting:
     """Collects outputs and where each row went."""
 
     shop: Workshop
@@ -141,7 +141,7 @@ class _Rewriting:
     sizes: Sizes = field(init=False)
     reclustered: bool = False
     vacated: set[int] = field(default_factory=set)
-    strays: list[_Batch] = field(default_factory=list)
+    strays: list[Batch] = field(default_factory=list)
     outputs: list[DataFile] = field(default_factory=list)
     ids: list[FileIds] = field(default_factory=list)
     moves: dict[int, list[tuple[RowNumbers, int, RowNumbers]]] = field(default_factory=dict)
@@ -152,14 +152,14 @@ class _Rewriting:
         self.sizes = sizes_of(max(self.snapshot.dimension, 1), self.limits)
 
     async def fold_files(self, uuids: Sequence[str]) -> None:
-        batch = await self._gather(self._live_of(uuids))
+        batch = await self.gather(self._live_of(uuids))
         if batch is None:
             return
         total = len(batch.rows)
         size = total if self.schema.dimension else self.limits.sparse_file_rows
         for start in range(0, total, size):
             rows = np.arange(start, min(start + size, total), dtype=np.int64)
-            await self._write_cluster(batch, rows, -1)
+            await self.write_cluster_file(batch, rows, -1)
         if len(uuids) == len(self.snapshot.files):
             self.centroids, self.reclustered = self.centroids[:0], True
 
@@ -167,10 +167,10 @@ class _Rewriting:
         """All rows of those files into clusters; without any, centroids of a sample of all rows."""
         self.reclustered = True
         if not uuids:
-            sample = await self._sample(clusters * SAMPLE_PER_CLUSTER)
+            sample = await self.sample(clusters * SAMPLE_PER_CLUSTER)
             self.centroids = await asyncio.to_thread(train, sample, self.schema.metric, clusters)
             return
-        batch = await self._gather(self._live_of(uuids))
+        batch = await self.gather(self._live_of(uuids))
         if batch is None:
             return
         made = await asyncio.to_thread(
@@ -180,7 +180,7 @@ class _Rewriting:
         )
         self.centroids = made.centroids
         for number, members in enumerate(made.members):
-            await self._write_cluster(batch, members, number)
+            await self.write_cluster_file(batch, members, number)
 
     async def fold_clusters(self, numbers: Sequence[int]) -> None:
         """Each cluster's file and its groups in deltas into one file, or split into as many as it
@@ -199,13 +199,13 @@ class _Rewriting:
             self.centroids[number] = np.nan
         self.vacated.update(numbers)
         for number in numbers:
-            batch = await self._gather(self._rows_of(number))
+            batch = await self.gather(self._rows_of(number))
             if batch is not None:
                 self.strays.append(batch)
         await self._write_strays()
 
     async def merge_deltas(self, uuids: Sequence[str]) -> None:
-        batch = await self._gather(self._live_of(uuids))
+        batch = await self.gather(self._live_of(uuids))
         if batch is None:
             return
         encoded, order = await asyncio.to_thread(self._encode_delta, batch.rows)
@@ -245,7 +245,7 @@ class _Rewriting:
 
     async def _fold_cluster(self, number: int) -> list[int]:
         """The numbers of its pieces if it is split."""
-        batch = await self._gather(self._rows_of(number))
+        batch = await self.gather(self._rows_of(number))
         if batch is None:
             return []
         vectors = _vectors(batch.rows)
@@ -255,11 +255,11 @@ class _Rewriting:
             *(self.sizes, clusters_of(vectors.nbytes, self.limits)),
         )
         # The biggest piece keeps the number, so that most rows that are grouped under it stay.
-        numbers = [number, *self._vacant(len(made.members) - 1)]
-        self._place(numbers, made.centroids)
+        numbers = [number, *self.vacant(len(made.members) - 1)]
+        self.place_centroids(numbers, made.centroids)
         for piece, members in zip(numbers, made.members, strict=True):
             if len(members):
-                await self._write_cluster(batch, members, piece)
+                await self.write_cluster_file(batch, members, piece)
         if len(made.strays):
             self.strays.append(batch.take(made.strays))
         return numbers if len(numbers) > 1 else []
@@ -280,7 +280,7 @@ class _Rewriting:
             moved = await asyncio.to_thread(
                 self._movers, await self.reader.file(place), live, file.cluster, sorted(pieces)
             )
-            batch = await self._gather([(place, moved)])
+            batch = await self.gather([(place, moved)])
             if batch is not None:
                 self.strays.append(batch)
 
@@ -298,12 +298,12 @@ class _Rewriting:
             encoded, order = await asyncio.to_thread(self._encode_delta, batch.rows)
             await self._add(batch, order, encoded)
 
-    def _vacant(self, count: int) -> list[int]:
+    def vacant(self, count: int) -> list[int]:
         """So many numbers that no cluster has."""
         free = np.flatnonzero(np.isnan(self.centroids).any(axis=1))[:count].tolist()
         return [*free, *range(len(self.centroids), len(self.centroids) + count - len(free))]
 
-    def _place(self, numbers: Sequence[int], centroids: F32) -> None:
+    def place_centroids(self, numbers: Sequence[int], centroids: F32) -> None:
         rows = max(len(self.centroids), max(numbers) + 1)
         grown = np.full((rows, self.centroids.shape[1]), np.nan, dtype=np.float32)
         grown[: len(self.centroids)] = self.centroids
@@ -327,7 +327,7 @@ class _Rewriting:
             picks.append((place, live))
         return picks
 
-    async def _sample(self, rows: int) -> F32:
+    async def sample(self, rows: int) -> F32:
         """About `rows` rows, drawn evenly from all files."""
         share = min(1.0, rows / max(self.snapshot.record_count, 1))
         rng = np.random.default_rng(SEED)
@@ -348,7 +348,7 @@ class _Rewriting:
             if file.uuid in wanted
         ]
 
-    async def _gather(self, picks: Sequence[tuple[int, RowNumbers]]) -> _Batch | None:
+    async def gather(self, picks: Sequence[tuple[int, RowNumbers]]) -> Batch | None:
         """Copies of those rows (place in the manifest, row numbers); None if there is none."""
         parts: list[Rows] = []
         places: list[RowNumbers] = []
@@ -362,13 +362,13 @@ class _Rewriting:
         if not parts:
             return None
         rows_of_all = await asyncio.to_thread(Rows.concat, parts)
-        return _Batch(rows_of_all, np.concatenate(places), np.concatenate(numbers))
+        return Batch(rows_of_all, np.concatenate(places), np.concatenate(numbers))
 
-    async def _write_cluster(self, batch: _Batch, members: RowNumbers, number: int) -> None:
+    async def write_cluster_file(self, batch: Batch, members: RowNumbers, number: int) -> None:
         encoded = await asyncio.to_thread(self._encode_cluster, batch, members, number)
         await self._add(batch, members, encoded)
 
-    def _encode_cluster(self, batch: _Batch, members: RowNumbers, number: int) -> EncodedFile:
+    def _encode_cluster(self, batch: Batch, members: RowNumbers, number: int) -> EncodedFile:
         rows = batch.rows.take(members)
         centroid = self.centroids[number] if number >= 0 else None
         return write_cluster(rows, self.schema, cluster=number, centroid=centroid)
@@ -381,7 +381,7 @@ class _Rewriting:
             rows = rows.take(order)
         return write_delta(rows, self.schema, groups=groups), order
 
-    async def _add(self, batch: _Batch, members: RowNumbers, encoded: EncodedFile) -> None:
+    async def _add(self, batch: Batch, members: RowNumbers, encoded: EncodedFile) -> None:
         """`members`: rows of the batch in the order in which the file has them."""
         await self._put(encoded.objects)
         output = len(self.outputs)
@@ -412,8 +412,8 @@ def _moved(uuid: str, parts: Sequence[tuple[RowNumbers, int, RowNumbers]]) -> Mo
     return Moved(uuid, rows[order], outputs[order], output_rows[order])
 
 
-def _joined(batches: Sequence[_Batch]) -> _Batch:
-    return _Batch(
+def _joined(batches: Sequence[Batch]) -> Batch:
+    return Batch(
         Rows.concat([batch.rows for batch in batches]),
         np.concatenate([batch.places for batch in batches]),
         np.concatenate([batch.numbers for batch in batches]),

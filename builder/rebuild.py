@@ -80,7 +80,7 @@ async def rebuild(
     """
     if index.state is not IndexState.READY:
         raise NotFound(f"index {index.name} is {index.state.value}")
-    by_partition = await _namespaces(parts, index, namespace)
+    by_partition = await namespaces_of(parts, index, namespace)
     replays: list[_Replay] = []
     for partition, manifests in sorted(by_partition.items()):
         kept_from = await log.start_offset(partition)
@@ -101,7 +101,7 @@ async def rebuild(
     return tuple(rebuilt)
 
 
-async def _namespaces(
+async def namespaces_of(
     parts: BuilderParts, index: IndexInfo, namespace: str | None
 ) -> dict[int, list[Manifest]]:
     """Newest manifests of what is to be rebuilt, by partition."""
