@@ -191,23 +191,36 @@ def rebuild(index: str, namespace: str | None, data: Path | None, as_json: bool)
 
     Queries and writes go on meanwhile. It needs the log from its beginning.
     """
-    from tqdm import tqdm
-
-    hidden = True if as_json else None  # None: hidden where standard error is no terminal
-    with tqdm(unit=" log records", disable=hidden, file=sys.stderr) as bar:
-
-        def progress(line: dict[str, Any]) -> None:
-            bar.total = line["total"]
-            bar.set_description(line["step"])
-            bar.update(line["done"] - bar.n)
-
-        done = _ask(data, "rebuild", {"index": index, "namespace": namespace}, progress)
+    done = _ask_with_bar(data, "rebuild", index, namespace, as_json, " log records")
     if as_json:
         print_json(done)
     elif not done:
         click.echo(f"nothing of {index} is indexed yet, so there is nothing to rebuild")
     else:
         print_table(done, ["namespace", "version", "indexed_lsn", "records"])
+
+
+@cli.command()
+@click.argument("index")
+@namespace_option
+@data_option
+@json_option
+@plain_errors
+def recluster(index: str, namespace: str | None, data: Path | None, as_json: bool) -> None:
+    """Find clusters anew from the files alone.
+
+    Clusters are split, merged and repaired as data comes and goes, so this is for data that has
+    changed its nature. Queries and writes go on meanwhile.
+    """
+    done = _ask_with_bar(data, "recluster", index, namespace, as_json, " rows")
+    if as_json:
+        print_json(done)
+    elif not done:
+        click.echo(f"nothing of {index} is indexed yet, so there is nothing to cluster")
+    else:
+        print_table(done, ["namespace", "version", "records", "clusters"])
+        if not all(row["clusters"] for row in done):
+            click.echo("0 clusters: so little that one file has it all; nothing was done")
 
 
 @cli.group()
@@ -308,6 +321,22 @@ def _ask(
     from cli.admin import ask
 
     return ask(Settings.load({"data": data}), verb, arguments, progress)
+
+
+def _ask_with_bar(
+    data: Path | None, verb: str, index: str, namespace: str | None, as_json: bool, unit: str
+) -> Any:
+    from tqdm import tqdm
+
+    hidden = True if as_json else None  # None: hidden where standard error is no terminal
+    with tqdm(unit=unit, disable=hidden, file=sys.stderr) as bar:
+
+        def progress(line: dict[str, Any]) -> None:
+            bar.total = line["total"]
+            bar.set_description(line["step"])
+            bar.update(line["done"] - bar.n)
+
+        return _ask(data, verb, {"index": index, "namespace": namespace}, progress)
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
-"""`rebuild` as an admin verb: the builder's progress turned into lines as they come."""
+"""`rebuild` and `recluster` as admin verbs: their progress turned into lines as they come."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
 from builder.rebuild import RebuildProgress, rebuild
+from builder.recluster import ReclusterProgress, recluster
 from cli.runtime.consumers import builder_parts, builder_settings, opened_cache
 from cli.runtime.parts import Parts
 from core.errors import NotFound
@@ -14,6 +15,7 @@ from core.indexes import IndexInfo
 from storage.file_cache import FileCache
 
 Line = dict[str, Any]
+Tell = Callable[[str, int, int], None]
 
 
 async def rebuild_lines(
@@ -21,44 +23,70 @@ async def rebuild_lines(
 ) -> AsyncGenerator[Line, None]:
     """Progress over all partitions, then the rebuilt namespaces. `NotFound`, `LogMismatch`."""
     info = await named_index(parts, index)
-    async with (
-        opened_cache(parts, "rebuild") as cache,
-        aclosing(_lines(parts, cache, info, namespace)) as lines,
-    ):
+    seen: dict[int, RebuildProgress] = {}
+
+    async def work(cache: FileCache, tell: Tell) -> list[Line]:
+        def note(progress: RebuildProgress) -> None:
+            seen[progress.partition] = progress
+            done = sum(p.at - p.start for p in seen.values())
+            tell("replaying the log", done, sum(p.end - p.start for p in seen.values()))
+
+        settings = builder_settings(parts.settings)
+        made = await rebuild(
+            *(builder_parts(parts, cache), parts.wal, info, namespace),
+            settings=settings,
+            progress=note,
+        )
+        return [asdict(one) for one in made]
+
+    async with aclosing(_lines(parts, "rebuild", work)) as lines:
+        async for line in lines:
+            yield line
+
+
+async def recluster_lines(
+    parts: Parts, index: str, namespace: str | None
+) -> AsyncGenerator[Line, None]:
+    """Progress of one namespace after the other, then all of them. `NotFound`,
+    `FailedPrecondition`.
+    """
+    info = await named_index(parts, index)
+
+    async def work(cache: FileCache, tell: Tell) -> list[Line]:
+        def note(progress: ReclusterProgress) -> None:
+            tell(f"clustering {progress.namespace}", progress.done, progress.total)
+
+        made = await recluster(
+            *(builder_parts(parts, cache), info, namespace),
+            settings=builder_settings(parts.settings),
+            progress=note,
+        )
+        return [asdict(one) for one in made]
+
+    async with aclosing(_lines(parts, "recluster", work)) as lines:
         async for line in lines:
             yield line
 
 
 async def _lines(
-    parts: Parts, cache: FileCache, info: IndexInfo, namespace: str | None
+    parts: Parts, role: str, work: Callable[[FileCache, Tell], Awaitable[list[Line]]]
 ) -> AsyncGenerator[Line, None]:
+    """`role`: names the cache folder that the work has for itself."""
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
-    seen: dict[int, RebuildProgress] = {}
 
-    def note(progress: RebuildProgress) -> None:
-        seen[progress.partition] = progress
-        done = sum(p.at - p.start for p in seen.values())
-        total = sum(p.end - p.start for p in seen.values())
-        lines.put_nowait({"step": "replaying the log", "done": done, "total": total})
+    def tell(step: str, done: int, total: int) -> None:
+        lines.put_nowait({"step": step, "done": done, "total": total})
 
-    task = asyncio.create_task(
-        rebuild(
-            builder_parts(parts, cache),
-            parts.wal,
-            info,
-            namespace,
-            settings=builder_settings(parts.settings),
-            progress=note,
-        )
-    )
-    task.add_done_callback(lambda _: lines.put_nowait(None))
-    try:
-        while (line := await lines.get()) is not None:
-            yield line
-        yield {"result": [asdict(one) for one in task.result()]}
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with opened_cache(parts, role) as cache:
+        task = asyncio.ensure_future(work(cache, tell))
+        task.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                yield line
+            yield {"result": task.result()}
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def named_index(parts: Parts, name: str) -> IndexInfo:

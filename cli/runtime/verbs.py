@@ -10,7 +10,7 @@ from cli.runtime.examine import examine
 from cli.runtime.inspecting import inspect_lines
 from cli.runtime.operations import Operations, as_rows
 from cli.runtime.parts import Parts
-from cli.runtime.rebuilding import rebuild_lines
+from cli.runtime.rebuilding import rebuild_lines, recluster_lines
 from core.errors import InvalidRequest
 
 Line = dict[str, Any]
@@ -60,6 +60,7 @@ VERBS: dict[str, Callable[..., Lines]] = {
     "indexes": _indexes,
     "inspect": inspect_lines,
     "rebuild": rebuild_lines,
+    "recluster": recluster_lines,
     "doctor": _doctor,
     "keys-create": _create_key,
     "keys-list": _list_keys,

@@ -73,8 +73,9 @@ async def test_keys_are_made_listed_and_revoked(parts: Parts) -> None:
 async def test_status_and_indexes_of_an_empty_deployment(parts: Parts) -> None:
     assert await ask(parts, "status") == (200, [{"result": []}])
     assert await ask(parts, "indexes") == (200, [{"result": []}])
-    _, (line,) = await ask(parts, "rebuild", {"index": "nowhere", "namespace": None})
-    assert "nowhere" in line["error"]
+    for verb in ("rebuild", "recluster"):
+        _, (line,) = await ask(parts, verb, {"index": "nowhere", "namespace": None})
+        assert "nowhere" in line["error"]
 
 
 async def test_a_key_is_made_at_the_first_start_only(parts: Parts, tmp_path: Path) -> None:
