@@ -272,6 +272,6 @@ def test_doctor_finds_everything_well(
 def test_help_names_every_command() -> None:
     done = firndb("--help")
     assert done.returncode == 0
-    for command in ("serve", "api", "builder", "freshness", "status", "rebuild", "recluster", "keys",
-                    "settings", "doctor"):  # fmt: skip
+    for command in ("serve", "api", "builder", "freshness", "status", "rebuild", "recluster",
+                    "keys", "settings", "doctor"):  # fmt: skip
         assert command in done.stdout
