@@ -8,7 +8,9 @@ import msgspec
 
 from builder.chain import Target, Workshop, blank, committed_as, uninterrupted
 from builder.garbage import DATA_FOLDERS, GarbagePlan, Grace, Survey, oldest_kept, plan
-from core.errors import FailedPrecondition, Unavailable
+from builder.pins import Pins
+from core.errors import Unavailable
+from core.indexes import IndexDirectory
 from core.object_store import ObjectInfo, ObjectStore
 from storage.boundary import OBJECTS_MAX, Boundary, BoundaryStore
 from storage.commit import KEPT_PLACE, ManifestConflict, ManifestStore
@@ -39,6 +41,7 @@ class Swept:
     """What one pass has deleted, or would delete; `waiting`: garbage whose time has not come.
 
     objects, bytes: of all kinds; manifests: those among them. names: below the namespace's prefix.
+    pins: objects of branches and the like, to be looked at again.
     """
 
     objects: int = 0
@@ -48,10 +51,11 @@ class Swept:
     waiting_objects: int = 0
     waiting_bytes: int = 0
     names: list[str] = field(default_factory=list, repr=False)
+    pins: int = 0
 
     @property
     def at_rest(self) -> bool:
-        return not self.waiting_objects
+        return not self.waiting_objects and not self.pins
 
     def add(self, infos: Sequence[ObjectInfo], prefix: str, *, manifests: bool = False) -> None:
         self.objects += len(infos)
@@ -74,6 +78,7 @@ class Collection:
         namespace: str,
         now_ms: int,
         grace: Grace,
+        directory: IndexDirectory,
     ) -> None:
         self._store = store
         self._manifests = ManifestStore(store)
@@ -82,6 +87,7 @@ class Collection:
         self._prefix = namespace_prefix(index_id, namespace)
         self._now_ms = now_ms
         self._grace = grace
+        self._pins = Pins(store, directory, self._prefix, now_ms, grace)
         self._swept = Swept()
         self._said = frozenset[str]()
 
@@ -95,7 +101,7 @@ class Collection:
             said = self._unnamed_by(newest, survey.uncommitted)
             survey = replace(survey, newest=newest, said=said)
         planned = plan(survey, self._grace)
-        self._count(planned.delete)
+        self._count((*planned.delete, *planned.release))
         self._count((*planned.free, *planned.then_free, *planned.clear), manifests=True)
         if planned.begin is not None:
             named = {self._prefix + name for name in planned.begin.objects}
@@ -150,7 +156,9 @@ class Collection:
             version = version_of(kept.key)
             assert version is not None
             used |= await self._named(version) or frozenset()
-        used |= await self._pinned(listed.snapshots)
+        pinned = await self._pins.look(listed.snapshots, [i.key for i in listed.unnamed])
+        used |= pinned.used
+        self._swept.pins = pinned.temporary
         return Survey(
             prefix=self._prefix,
             now_ms=self._now_ms,
@@ -159,6 +167,7 @@ class Collection:
             boundaries=listed.boundaries,
             boundary=boundary,
             unnamed=[info for info in listed.unnamed if info.key not in used],
+            released=pinned.over,
             said=self._said,
         )
 
@@ -184,14 +193,6 @@ class Collection:
                 places[folder].append(info)
         return found
 
-    async def _pinned(self, snapshots: Sequence[ObjectInfo]) -> frozenset[str]:
-        """What snapshots and branches use."""
-        if snapshots:
-            raise FailedPrecondition(
-                f"{snapshots[0].key} cannot be read by this build, so nothing is collected there"
-            )
-        return frozenset()
-
     async def _delete(self, planned: GarbagePlan) -> None:
         await self._each(planned.delete, lambda info: self._store.delete(info.key))
         for info in planned.free:
@@ -202,6 +203,7 @@ class Collection:
             self._count((info,), manifests=True)
         for info in planned.forget:
             await self._store.delete(info.key)
+        await self._each(planned.release, lambda info: self._store.delete(info.key))
 
     async def _each(
         self, infos: Sequence[ObjectInfo], act: Callable[[ObjectInfo], Awaitable[None]]
@@ -248,16 +250,25 @@ async def commit_boundary(
     raise Unavailable(f"{CONFLICTS_MAX} other commits came first, again and again")
 
 
-async def sweep(store: ObjectStore, prefix: str, now_ms: int, grace: Grace) -> Swept:
-    """Delete all below `prefix`, of an index that was deleted: its id never comes back."""
+async def sweep(store: ObjectStore, pins: Pins) -> Swept:
+    """Delete all of a namespace of an index that was deleted: its id never comes back. What
+    snapshots and branches name stays.
+    """
     swept = Swept()
-    old: list[ObjectInfo] = []
+    prefix = pins.prefix
+    listed: list[ObjectInfo] = []
+    snapshots: list[ObjectInfo] = []
     async for info in store.list(prefix):
-        if info.modified_ms > now_ms - grace.ms or len(old) == UNNAMED_MAX:
+        if info.key.startswith(snapshots_prefix(prefix)):
+            snapshots.append(info)
+        elif info.modified_ms > pins.now_ms - pins.grace.ms or len(listed) == UNNAMED_MAX:
             swept.waiting_objects += 1
             swept.waiting_bytes += info.size
         else:
-            old.append(info)
+            listed.append(info)
+    pinned = await pins.look(snapshots, [info.key for info in listed])
+    swept.pins = len(snapshots) - len(pinned.over)
+    old = [*pinned.over, *(info for info in listed if info.key not in pinned.used)]
     for start in range(0, len(old), DELETES_AT_ONCE):
         part = old[start : start + DELETES_AT_ONCE]
         await asyncio.gather(*(store.delete(info.key) for info in part))

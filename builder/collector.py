@@ -21,6 +21,7 @@ from builder.metrics import BuilderMetrics
 from builder.namespace import NamespaceKey, NamespaceWork
 from builder.partition import OwnedPartition
 from builder.parts import BuilderParts
+from builder.pins import Pins
 from builder.policy import may_need_compaction
 from builder.settings import BuilderSettings
 from core.errors import CorruptData, Fenced, FirnError, LogMismatch, Unavailable
@@ -111,7 +112,9 @@ class Collector:
         now_ms = await self._time.now_ms()
         grace = grace or self.grace
         if info.state is IndexState.DELETED:
-            swept = await sweep(self._parts.store, namespace_prefix(*key), now_ms, grace)
+            place = namespace_prefix(*key)
+            pins = Pins(self._parts.store, self._parts.directory, place, now_ms, grace)
+            swept = await sweep(self._parts.store, pins)
             if swept.at_rest:
                 owned.drop(key)
         else:
@@ -120,7 +123,8 @@ class Collector:
             async def commit(newest: Manifest, number: int) -> Manifest | None:
                 return await self._commit(owned, target, newest, number)
 
-            swept = await Collection(self._parts.store, *key, now_ms, grace).run(commit)
+            directory = self._parts.directory
+            swept = await Collection(self._parts.store, *key, now_ms, grace, directory).run(commit)
         self._parts.cache.forget(swept.names)
         self._count(key, swept)
         if not swept.at_rest:

@@ -40,6 +40,7 @@ class Survey:
     newest round, committed or not. unnamed: data objects that neither the newest manifest names nor
     the oldest that a reader may hold nor a snapshot.
     said: names that the newest round lists, of objects that its own manifest did not name.
+    released: objects of branches whose life is over.
     """
 
     prefix: str
@@ -50,6 +51,7 @@ class Survey:
     boundary: Boundary | None
     unnamed: Sequence[ObjectInfo]
     said: frozenset[str] = frozenset()
+    released: Sequence[ObjectInfo] = ()
 
     @property
     def uncommitted(self) -> Boundary | None:
@@ -63,7 +65,7 @@ class GarbagePlan:
     """delete, free: what goes now; `free` are manifests, to go one after the other. clear: those
     whose content goes while their number stays taken. forget: rounds that no job can ask for.
     begin: the round that has to be committed before more can go: its objects, and `then_free`.
-    young: garbage whose time has not come.
+    release: objects of branches. young: garbage whose time has not come.
     """
 
     delete: tuple[ObjectInfo, ...]
@@ -71,6 +73,7 @@ class GarbagePlan:
     then_free: tuple[ObjectInfo, ...]
     clear: tuple[ObjectInfo, ...]
     forget: tuple[ObjectInfo, ...]
+    release: tuple[ObjectInfo, ...]
     begin: Boundary | None
     young: tuple[ObjectInfo, ...]
 
@@ -134,6 +137,7 @@ def plan(survey: Survey, grace: Grace) -> GarbagePlan:
         # What the next round frees needs no clearing.
         clear=() if begin is not None else tuple(info for info in clear if info.size),
         forget=_forgotten(survey, grace),
+        release=tuple(survey.released),
         begin=begin,
         young=tuple(young),
     )

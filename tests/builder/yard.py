@@ -57,6 +57,12 @@ class Yard:
             await self.collect()
         assert await self.collect() == 0
 
+    async def to_rest_but_pins(self) -> None:
+        """The same, where branches make it look again and again."""
+        for _ in range(4):
+            self.pass_time()
+            await self.collect()
+
     def names(self, ns: str = "n", index: str = "dense") -> list[str]:
         """Below the namespace's prefix, without it."""
         prefix = namespace_prefix(index, ns)
