@@ -6,7 +6,7 @@ files as well.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import msgspec
@@ -32,11 +32,11 @@ from builder.policy import (
     FoldFiles,
     MergeClusters,
     MergeDeltas,
-    MergeRuns,
     clusters_of,
     sizes_of,
 )
 from builder.reassign import Divided, Sizes, divide, movers, neighbours
+from builder.run_policy import CoverFiles, MergeRuns
 from builder.successor import Moved, Rewrite, after_rewrite
 from core.errors import Unavailable
 from core.metric import F32
@@ -80,6 +80,8 @@ async def execute(
             await work.merge_deltas(files)
         case MergeRuns(runs=runs):
             return await work.merge_runs(runs)
+        case CoverFiles(files=files):
+            return await work.cover_files(files)
     return await work.finish()
 
 
@@ -216,13 +218,28 @@ class Rewriting:
         runs = [run for run in self.snapshot.id_runs if run.object.name in names]
         opened = [await self.shop.cache.open_run(self.schema.prefix, run) for run in runs]
         files = {file.uuid: file for file in self.snapshot.files}
-        version = self.snapshot.version
-        merged = await asyncio.to_thread(merge_runs, opened, files, version)
+        merged = await asyncio.to_thread(
+            merge_runs, opened, files, self.snapshot.version, object_bytes=self._run_bytes
+        )
         return self._rewrite(await self._put_runs(merged), frozenset(names))
 
+    async def cover_files(self, uuids: Sequence[str]) -> Rewrite:
+        """No row moves: the files' ids get runs."""
+        for place, rows in self._live_of(uuids):
+            opened = await self.reader.file(place)
+            ids = await asyncio.to_thread(opened.ids, rows)
+            self.ids.append(FileIds(opened.uuid, ids, rows.astype(np.uint32)))
+        return replace(await self.finish(), covered=frozenset(uuids))
+
     async def finish(self) -> Rewrite:
-        made = await asyncio.to_thread(write_runs, self.ids, self.snapshot.version)
+        made = await asyncio.to_thread(
+            write_runs, self.ids, self.snapshot.version, object_bytes=self._run_bytes
+        )
         return self._rewrite(await self._put_runs(made), frozenset())
+
+    @property
+    def _run_bytes(self) -> int:
+        return self.limits.id_runs.object_bytes
 
     async def _put_runs(self, runs: Sequence[EncodedRun]) -> tuple[IdRun, ...]:
         await self._put(tuple(run.object for run in runs))

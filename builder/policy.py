@@ -4,7 +4,7 @@ The trade-off everywhere: bytes rewritten against files and unsorted rows that a
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from builder.cluster import occupied
 from builder.reassign import Sizes
+from builder.run_policy import RunJob, RunLimits, plan_runs
 from storage.groups import UNGROUPED, group_live, groups_of
 from storage.manifest import DataFile, Manifest
 
@@ -77,7 +78,7 @@ class CompactionLimits:
     one must lose a third of its rows before it goes. neighbours: clusters next to a split one whose
     rows are compared with the new centroids at once, 0 for none (then it is done when they are
     folded).
-    deltas, runs: the most at rest. fold_fraction: rows of deltas, or dead rows, over rows of the
+    deltas: the most at rest. fold_fraction: rows of deltas, or dead rows, over rows of the
     file before it is rewritten: 0.5 rewrites (1 + 0.5) / 0.5 = 3 rows for each row that arrives,
     and lets a probe read up to half as many rows again.
     dead_fraction: the same for dead rows of a namespace without clusters, from `dead_rows_min` on,
@@ -88,13 +89,13 @@ class CompactionLimits:
     cluster_bytes: int = 4 << 20
     split_bytes: int = 6 << 20
     deltas: int = 8
-    runs: int = 8
     fold_fraction: float = 0.5
     dead_fraction: float = 0.3
     dead_rows_min: int = 100
     sparse_file_rows: int = 16_384
     job_bytes: int = 64 << 20
     neighbours: int = 16
+    id_runs: RunLimits = field(default_factory=RunLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,32 +138,28 @@ class MergeDeltas:
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MergeRuns:
-    """These id runs (object names) into one."""
-
-    runs: tuple[str, ...]
-
-
-Compaction = FoldFiles | FirstClustering | FoldClusters | MergeClusters | MergeDeltas | MergeRuns
+Compaction = FoldFiles | FirstClustering | FoldClusters | MergeClusters | MergeDeltas | RunJob
 
 
 def plan(manifest: Manifest, limits: CompactionLimits) -> Compaction | None:
     """The next job, or None when the namespace is at rest. Every job brings it nearer to rest."""
     if manifest.deleted or not manifest.files or any(file.inline for file in manifest.files):
         return None  # a tiny namespace lies in its manifest until a flush spills it
+    job: Compaction | None = plan_runs(manifest, limits.id_runs, urgency=2.0)
+    if job is not None:
+        return job
     if not manifest.dimension:
         job = _plan_sparse(manifest, limits)
     elif not manifest.centroids:
         job = _plan_small(manifest, limits)
     else:
         job = _plan_clustered(manifest, limits)
-    return job or _merge_runs(manifest, limits)
+    return job or plan_runs(manifest, limits.id_runs)
 
 
 def may_need_compaction(manifest: Manifest, limits: CompactionLimits) -> bool:
     """A quick look without opening a bitmap: False only if `plan` has nothing to do."""
-    if len(manifest.files) <= 1 and len(manifest.id_runs) <= limits.runs:
+    if len(manifest.files) <= 1 and plan_runs(manifest, limits.id_runs) is None:
         live_bytes = manifest.record_count * manifest.dimension * 4
         worn = any(_many_dead(f.dead_count, f.rows, limits) for f in manifest.files)
         return worn or bool(manifest.centroids) or live_bytes > limits.split_bytes
@@ -354,14 +351,6 @@ def _merge_deltas(
             break
         kept.append(file.uuid)
     return MergeDeltas(tuple(kept)) if len(kept) >= 2 else None
-
-
-def _merge_runs(manifest: Manifest, limits: CompactionLimits) -> MergeRuns | None:
-    """The smaller half and one more, so that a big run is not rewritten for a few small ones."""
-    runs = sorted(manifest.id_runs, key=lambda r: (r.entries, r.object.name))
-    if len(runs) <= limits.runs:
-        return None
-    return MergeRuns(tuple(r.object.name for r in runs[: len(runs) // 2 + 1]))
 
 
 def _deltas(manifest: Manifest) -> list[DataFile]:

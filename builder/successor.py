@@ -38,7 +38,7 @@ class Rewrite:
     files without dead rows; runs: their ids (or merged runs); replaced_runs: names of runs that
     `runs` stand for. centroids_before: those the work was grouped by. reclustered: the numbers of
     `centroids` have nothing to do with those before. vacated: numbers that stand for no cluster any
-    more.
+    more. covered: files (uuids) whose ids are in `runs` from now on.
     """
 
     generation: int
@@ -51,6 +51,7 @@ class Rewrite:
     centroids: bytes
     reclustered: bool = False
     vacated: frozenset[int] = frozenset()
+    covered: frozenset[str] = frozenset()
 
 
 def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
@@ -78,7 +79,10 @@ def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
             dead = file.dead_rows()
             _carry_over(part, dead, died)
             file = with_dead(file, dead | BitMap(part.rows.tolist()))
-        files.append(_regrouped(file, rewrite))
+        file = _regrouped(file, rewrite)
+        if file.uuid in rewrite.covered:
+            file = msgspec.structs.replace(file, in_runs=True)
+        files.append(file)
     files += [with_dead(file, dead) for file, dead in zip(rewrite.outputs, died, strict=True)]
     id_runs = [run for run in newest.id_runs if run.object.name not in rewrite.replaced_runs]
     id_runs += rewrite.runs

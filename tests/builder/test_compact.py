@@ -18,9 +18,9 @@ from builder.policy import (
     FoldFiles,
     MergeClusters,
     MergeDeltas,
-    MergeRuns,
     plan,
 )
+from builder.run_policy import MergeRuns
 from builder.successor import Rewrite
 from core.operations import CreateNamespace, DeleteAll, DeleteIds, DeleteNamespace
 from storage.groups import UNGROUPED, group_live, groups_of

@@ -11,6 +11,7 @@ import pytest
 
 from builder.builder import IndexBuilder
 from builder.policy import plan
+from builder.run_policy import deepest
 from core.filters.model import Filter
 from core.filters.parse import parse_filter
 from core.indexes import IndexInfo
@@ -119,7 +120,7 @@ async def at_rest(world: World) -> None:
         if manifest is not None and not manifest.deleted:
             assert plan(manifest, SMALL) is None
             assert sum(file.is_delta for file in manifest.files) <= SMALL.deltas
-            assert len(manifest.id_runs) <= SMALL.runs
+            assert len(deepest(manifest.id_runs)) <= SMALL.id_runs.overlap
             row_bytes = manifest.dimension * 4
             for file in manifest.files:
                 assert row_bytes * file.live <= SMALL.split_bytes or file.is_delta

@@ -20,7 +20,6 @@ from builder.policy import (
     FoldFiles,
     MergeClusters,
     MergeDeltas,
-    MergeRuns,
     PendingLoad,
     clusters_of,
     delta_debt,
@@ -32,7 +31,7 @@ from builder.policy import (
 from builder.successor import with_files
 from core.clock import new_uuid
 from storage.groups import UNGROUPED, group_live
-from storage.manifest import DataFile, IdRun, Manifest, ObjectRef
+from storage.manifest import DataFile, Manifest, ObjectRef
 
 LIMITS = CompactionLimits()
 DIMENSION = 384
@@ -71,13 +70,13 @@ class Simulation:
         """`rows` new versions, of which `replaced` make older rows dead, drawn evenly."""
         files = [self._with_deaths(file, replaced) for file in self.manifest.files]
         groups = self._spread(rows) if self.numbers else Counter({UNGROUPED: rows})
-        self._set([*files, self._file("deltas", groups)], runs=1)
+        self._set([*files, self._file("deltas", groups)])
 
     def delete(self, share: float) -> None:
         """That share of every file's rows."""
         total = sum(f.live for f in self.manifest.files)
         dead = int(total * share)
-        self._set([self._with_deaths(file, dead) for file in self.manifest.files], runs=0)
+        self._set([self._with_deaths(file, dead) for file in self.manifest.files])
 
     def settle(self, jobs_max: int = 500) -> None:
         for _ in range(jobs_max):
@@ -92,12 +91,6 @@ class Simulation:
         self.jobs[type(job).__name__] += 1
         files, before = list(self.manifest.files), self.manifest.record_count
         match job:
-            case MergeRuns(runs=names):
-                kept = [r for r in self.manifest.id_runs if r.object.name not in names]
-                merged = [r for r in self.manifest.id_runs if r.object.name in names]
-                run = _run(sum(r.entries for r in merged), [f for r in merged for f in r.files])
-                self.manifest = msgspec.structs.replace(self.manifest, id_runs=(*kept, run))
-                return
             case MergeDeltas(files=uuids):
                 groups: Counter[int] = Counter()
                 for file in files:
@@ -113,7 +106,7 @@ class Simulation:
                 made = [self._file("clusters", Counter({-1: rows})) for rows in parts]
                 self._replace(uuids, made, [] if len(uuids) == len(files) else None)
             case FirstClustering(clusters=clusters, files=()):
-                self._set(files, runs=0, numbers=range(clusters))
+                self._set(files, numbers=range(clusters))
             case FirstClustering(clusters=clusters, files=uuids):
                 live = sum(f.live for f in files if f.uuid in uuids)
                 assert live * ROW_BYTES <= self.limits.job_bytes
@@ -126,7 +119,7 @@ class Simulation:
                 assert len(numbers) < len(self.numbers)
                 left = [n for n in self.numbers if n not in numbers]
                 moved = sum(self._taken(number) for number in numbers)
-                self._set(list(self.manifest.files), runs=0, numbers=left)
+                self._set(list(self.manifest.files), numbers=left)
                 self._move(moved, left)
             case FoldClusters(clusters=numbers):
                 for number in numbers:
@@ -144,7 +137,7 @@ class Simulation:
             for n, rows in zip(numbers, parts, strict=True)
         ]
         everyone = {*self.numbers, *numbers}
-        self._set([*self.manifest.files, *made], runs=1, numbers=everyone)
+        self._set([*self.manifest.files, *made], numbers=everyone)
         if len(parts) == 1:
             return
         moved, files = 0, []
@@ -156,7 +149,7 @@ class Simulation:
                 moved += gone
                 file = self._without(file, gone)
             files.append(file)
-        self._set(files, runs=0)
+        self._set(files)
         self._move(moved, numbers)
 
     def _taken(self, number: int) -> int:
@@ -172,14 +165,14 @@ class Simulation:
                 live += file.live
             else:
                 kept.append(file)
-        self._set(kept, runs=0)
+        self._set(kept)
         return live
 
     def _move(self, rows: int, numbers: list[int]) -> None:
         """`rows` more in a delta, evenly among `numbers`."""
         if rows:
             spread = Counter(self.random.choice(numbers, size=rows).tolist())
-            self._set([*self.manifest.files, self._file("deltas", spread)], runs=1)
+            self._set([*self.manifest.files, self._file("deltas", spread)])
 
     def _replace(
         self,
@@ -188,17 +181,16 @@ class Simulation:
         numbers: Iterable[int] | None = None,
     ) -> None:
         kept = [f for f in self.manifest.files if f.uuid not in uuids]
-        self._set([*kept, *made], runs=1, numbers=numbers)
+        self._set([*kept, *made], numbers=numbers)
 
-    def _set(self, files: list[DataFile], runs: int, numbers: Iterable[int] | None = None) -> None:
+    def _set(self, files: list[DataFile], numbers: Iterable[int] | None = None) -> None:
         matrix = self.manifest.centroids
         if numbers is not None:
             used = sorted(numbers)
             rows = np.full((used[-1] + 1 if used else 0, DIMENSION), np.nan, dtype="<f4")
             rows[used] = 0.0
             matrix = rows.tobytes()
-        added = [_run(10, [f.uuid for f in files])] * runs
-        self.manifest = with_files(self.manifest, files, [*self.manifest.id_runs, *added], matrix)
+        self.manifest = with_files(self.manifest, files, [], matrix)
 
     def _file(self, kind: str, groups: "Counter[int]", *, rewritten: bool = True) -> DataFile:
         rows = groups.total()
@@ -216,6 +208,7 @@ class Simulation:
             rows=rows,
             cluster=next(iter(groups)) if kind == "clusters" else -1,
             groups=tuple(ranges),
+            in_runs=True,
         )
 
     def _spread(self, rows: int) -> "Counter[int]":
@@ -237,15 +230,9 @@ def _parts(rows: int, parts: int) -> list[int]:
     return [rows // parts + int(n < rows % parts) for n in range(parts)]
 
 
-def _run(entries: int, files: list[str]) -> IdRun:
-    name = ObjectRef(name=f"ids/{new_uuid()}", size=entries, checksum="")
-    return IdRun(object=name, entries=entries, files=tuple(files))
-
-
 def assert_at_rest(manifest: Manifest, limits: CompactionLimits) -> None:
     deltas = [f for f in manifest.files if f.is_delta]
     assert len(deltas) <= limits.deltas
-    assert len(manifest.id_runs) <= limits.runs
     assert delta_debt(manifest, limits) == 0
     if not manifest.dimension:
         return

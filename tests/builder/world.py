@@ -10,6 +10,7 @@ import numpy as np
 from builder.builder import IndexBuilder
 from builder.parts import BuilderParts
 from builder.policy import CompactionLimits
+from builder.run_policy import RunLimits
 from builder.settings import BuilderSettings
 from core.clock import Clock, SystemClock
 from core.feed import FeedEvent
@@ -55,10 +56,10 @@ SMALL = CompactionLimits(
     cluster_bytes=320,
     split_bytes=640,
     deltas=3,
-    runs=3,
     dead_rows_min=4,
     sparse_file_rows=16,
     job_bytes=1600,
+    id_runs=RunLimits(overlap=3, object_bytes=400, garbage_min=10, bare_rows=8, job_bytes=2000),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from builder.policy import CompactionLimits, FlushLimits
+from builder.run_policy import RunLimits
 from builder.settings import BuilderSettings
 from cli.runtime.consumers import Bounds
 from cli.runtime.embedded import Engine, open_engine
@@ -31,10 +32,10 @@ TINY = BuilderSettings(
         cluster_bytes=320,
         split_bytes=640,
         deltas=3,
-        runs=3,
         dead_rows_min=4,
         sparse_file_rows=16,
         job_bytes=1600,
+        id_runs=RunLimits(overlap=3, object_bytes=400, garbage_min=10, bare_rows=8),
     ),
     tick_s=0.01,
     registry_s=0.05,

@@ -1,0 +1,162 @@
+"""When to merge id runs, and which: pure functions from the manifest's runs to a job.
+
+Runs are an LSM. A look-up opens every run whose range covers the id, so few should overlap; a merge
+writes each entry that it takes once more. Ids that arrive in order (numbers, times) make runs that
+follow each other: these overlap nothing and are left alone, but for small ones, which are joined so
+that their number stays bounded.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from storage.id_run import OBJECT_BYTES
+from storage.manifest import DataFile, IdRun, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """overlap: the most runs at rest whose ranges share an id; a cold look-up fetches them all.
+
+    A merge takes the lighter half of them and one more, so of random ids each entry is written
+    about log2(runs' worth of entries) / 2 times: simulated, 4.0 times for a million in flushes of
+    10,000, some 120 bytes beside a row of 1,700 (`tests/builder/test_run_policy.py`).
+    object_bytes: of one run. small: runs below a quarter of that may number twice `overlap`.
+    garbage: entries that count for nothing, over live ones, before the oldest runs are rewritten:
+    1.0 writes two entries for each one dropped. garbage_min: fewer are left alone.
+    bare_rows: rows in files that no run covers, from which on they get one. job_bytes: of the runs
+    that one merge holds in memory (two always go).
+    """
+
+    overlap: int = 8
+    object_bytes: int = OBJECT_BYTES
+    garbage: float = 1.0
+    garbage_min: int = 4_096
+    bare_rows: int = 1_000
+    job_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRuns:
+    """Live entries of these id runs (object names) into runs that do not overlap."""
+
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CoverFiles:
+    """Id runs for these files (uuids), whose ids are in none."""
+
+    files: tuple[str, ...]
+
+
+RunJob = MergeRuns | CoverFiles
+
+
+def plan_runs(manifest: Manifest, limits: RunLimits, urgency: float = 1.0) -> RunJob | None:
+    """The next job, or None at rest; for `urgency` > 1 only if that many times the overlap that is
+    wanted is there, which is what goes before other compactions.
+    """
+    runs = [run for run in manifest.id_runs if run.as_of]  # those of format 1 are not read
+    crowd = deepest(runs)
+    if len(crowd) > urgency * limits.overlap:
+        return _merge(_lightest(crowd, runs, limits), limits)
+    if urgency > 1.0:
+        return None
+    return _cover(manifest.files, limits) or _join(runs, limits) or _clean(manifest, runs, limits)
+
+
+def deepest(runs: Sequence[IdRun]) -> list[IdRun]:
+    """The runs that cover the lowest of those ids that the most runs cover."""
+    ends = sorted(run.last for run in runs)
+    best, depth, ended = "", 0, 0
+    for begun, run in enumerate(sorted(runs, key=lambda run: run.first), start=1):
+        while ends[ended] < run.first:
+            ended += 1
+        if begun - ended > depth:
+            best, depth = run.first, begun - ended
+    return [run for run in runs if run.first <= best <= run.last]
+
+
+def _lightest(crowd: Sequence[IdRun], runs: Sequence[IdRun], limits: RunLimits) -> list[IdRun]:
+    """The three lightest, or all but what is wanted; then on, as long as each adds no more than
+    there is.
+
+    A run weighs what its kind would take over all ids: a narrow one is a part of something big that
+    was cut into objects, and is not rewritten for a few entries from everywhere.
+    """
+    bounds = sorted({bound for run in runs for bound in (run.first, run.last)})
+    rank = {bound: place for place, bound in enumerate(bounds)}
+
+    def weight(run: IdRun) -> float:
+        return run.object.size * len(bounds) / (rank[run.last] - rank[run.first] + 1)
+
+    least = max(3, len(crowd) - limits.overlap + 1)
+    by_weight = sorted(crowd, key=lambda run: (weight(run), run.object.name))
+    chosen, total = by_weight[:1], weight(by_weight[0])
+    for run in by_weight[1:]:
+        if len(chosen) >= least and weight(run) > total:
+            break
+        chosen.append(run)
+        total += weight(run)
+    return chosen
+
+
+def _join(runs: Sequence[IdRun], limits: RunLimits) -> MergeRuns | None:
+    """The smallest neighbours, `overlap` at least: so each entry is joined about once on its way
+    from one size to one `overlap` times as big.
+    """
+    small = [run for run in runs if 4 * run.object.size < limits.object_bytes]
+    if len(small) <= 2 * limits.overlap:
+        return None
+    small.sort(key=lambda run: (run.first, run.last))
+    group = small
+    for most in sorted({run.object.size for run in small}):
+        fitting = [run if run.object.size <= most else None for run in small]
+        groups = (list(group) for fits, group in groupby(fitting, key=bool) if fits)
+        group = [run for run in max(groups, key=len) if run is not None]
+        if len(group) >= limits.overlap:
+            break
+    return _merge(group, limits)
+
+
+def _clean(manifest: Manifest, runs: Sequence[IdRun], limits: RunLimits) -> MergeRuns | None:
+    """The run that was written first, with those that overlap it.
+
+    The next time it is another's turn; once all had theirs, what was garbage in the beginning is
+    gone.
+    """
+    entries = sum(run.entries for run in runs)
+    live = sum(file.live for file in manifest.files if file.in_runs)
+    if entries - live <= max(limits.garbage * live, limits.garbage_min):
+        return None
+    by_age = sorted(runs, key=lambda run: (run.as_of, run.object.name))
+    oldest = by_age[0]
+    around = [run for run in by_age if run.first <= oldest.last and oldest.first <= run.last]
+    return _merge(around, limits, least=1)
+
+
+def _cover(files: Iterable[DataFile], limits: RunLimits) -> CoverFiles | None:
+    """Ids of a job are in memory as strings: about as many as the runs' bytes allow."""
+    bare = [file for file in files if not file.in_runs and not file.inline]
+    if sum(file.live for file in bare) < limits.bare_rows and len(bare) <= limits.overlap:
+        return None
+    chosen: list[str] = []
+    room = limits.job_bytes // 64
+    for file in bare:
+        room -= file.live
+        if chosen and room < 0:
+            break
+        chosen.append(file.uuid)
+    return CoverFiles(tuple(chosen)) if chosen else None
+
+
+def _merge(runs: Sequence[IdRun], limits: RunLimits, least: int = 2) -> MergeRuns:
+    chosen: list[str] = []
+    room = limits.job_bytes
+    for run in runs:
+        room -= run.object.size
+        if len(chosen) >= least and room < 0:
+            break
+        chosen.append(run.object.name)
+    return MergeRuns(tuple(chosen))
