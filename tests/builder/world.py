@@ -293,6 +293,7 @@ class World:
         assert manifest.record_count == len(life.records)
         asked = [*life.records, "nobody", "r0", "r1"]
         same(await reader.read(asked), {k: v for k, v in life.records.items() if k in asked})
+        assert await reader.list_ids(limit=len(life.records) + 1) == sorted(life.records)
         await self._check_sizes(manifest, reader.prefix)
 
     async def _check_sizes(self, manifest: Manifest, prefix: str) -> None:
