@@ -239,8 +239,15 @@ NAMES = [
 ]
 Steps = list[tuple[str, list[str]]]
 KINDS = {
-    **{"upsert": 30, "delete": 8, "update": 8, "flush": 30},
-    **{"compact": 4, "one job": 12, "merge": 4, "restart": 2, "bare": 2},
+    "upsert": 30,
+    "delete": 8,
+    "update": 8,
+    "flush": 30,
+    "compact": 4,
+    "one job": 12,
+    "merge": 4,
+    "restart": 2,
+    "bare": 2,
 }
 
 
