@@ -30,7 +30,8 @@ from core.operations import DeleteIds
 from infra.objects.faulty import Fault, FaultyStore, Verb
 from storage.checksum import checksum
 from storage.layout import manifests_prefix, namespace_prefix, version_of
-from storage.manifest import Manifest, ObjectRef
+from storage.manifest import Manifest
+from storage.references import objects_of
 from tests.builder.world import Life, ListLog, World, upsert
 from tests.storage.memory_store import MemoryStore
 
@@ -146,19 +147,10 @@ async def settled(world: World) -> None:
             assert later.owner_epoch >= earlier.owner_epoch
         if chain and life.exists:
             assert chain[-1].indexed_lsn == life.last_lsn, "all entries up to the last, no more"
-            for key, ref in named(chain[-1]):
-                assert checksum(await world.store.get(key)) == ref.checksum, key
-
-
-def named(manifest: Manifest) -> Iterator[tuple[str, ObjectRef]]:
-    """(key, reference) of every object that holds a part of the namespace."""
-    prefix = namespace_prefix(manifest.index_id, manifest.namespace)
-    for file in manifest.files:
-        for ref in (file.columns, file.vectors):
-            if ref is not None and not file.inline:
-                yield (file.origin or prefix) + ref.name, ref
-    for run in manifest.id_runs:
-        yield (run.origin or prefix) + run.object.name, run.object
+            prefix = namespace_prefix(index, ns)
+            for origin, ref in objects_of(chain[-1].files, chain[-1].id_runs):
+                data = await world.store.get((origin or prefix) + ref.name)
+                assert checksum(data) == ref.checksum, ref.name
 
 
 class Watched(FaultyStore):
