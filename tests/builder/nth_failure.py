@@ -17,27 +17,32 @@ dies and one that takes over, `settled` after each step of it. All verbs on data
 the store here, as on S3: nothing is mapped from a local folder.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from shutil import rmtree
 
 from builder.builder import IndexBuilder
+from builder.garbage import Grace
 from core.errors import FirnError
 from core.object_store import ObjectStore
 from core.operations import DeleteIds
 from infra.objects.faulty import Fault, FaultyStore, Verb
 from storage.checksum import checksum
-from storage.layout import manifests_prefix, namespace_prefix, version_of
+from storage.layout import kind_of, manifests_prefix, namespace_prefix, version_of
 from storage.manifest import Manifest
-from storage.references import objects_of
+from storage.references import keys_of, objects_of
+from storage.snapshots import SnapshotStore
 from tests.builder.world import Life, ListLog, World, upsert
+from tests.builder.yard import GRACE_S, MovedClock
 from tests.storage.memory_store import MemoryStore
 
 # A single failure is overcome by repeating; the second try meets none.
 TRIES = 4
 CALLS_MAX = 5_000
+# A round, what it frees, and what the commit of the round has left.
+COLLECTIONS_MAX = 5
 
 
 class Killed(BaseException):
@@ -172,6 +177,8 @@ class _Trial:
         self._story = story
         self._folder = folder
         self._objects = objects
+        self._clock = MovedClock()
+        world.clock = self._clock
         self._worlds = [world]
         self._looking = _beside(world, folder / "looking", objects)
 
@@ -199,6 +206,7 @@ class _Trial:
         await self.world.write(upsert("r1", "later", seed=9.0), DeleteIds(("r2",)))
         await builder.compact()
         await self._caught_up(builder)
+        await self._collected(builder)
         return store
 
     async def close(self) -> None:
@@ -231,6 +239,44 @@ class _Trial:
         assert builder.committable(0) == await self.world.log.end_offset(0)
         await settled(self._looking)
         await self._story.check(self._looking)
+
+    async def _collected(self, builder: IndexBuilder) -> None:
+        """Once their time has come nothing is left that nobody needs; what is needed is there."""
+        for index, ns in self.world.truth:
+            for _ in range(COLLECTIONS_MAX):
+                self._clock.added_s += GRACE_S + 1
+                self._objects.now_ms += 1000 * (GRACE_S + 1)
+                if not await look_for_garbage(self.world, builder, index, ns):
+                    break
+            else:
+                raise AssertionError(f"garbage of {ns} does not end")
+            await nothing_needless(self._looking, index, ns)
+        await settled(self._looking)
+        await self._story.check(self._looking)
+
+
+async def look_for_garbage(
+    world: World, builder: IndexBuilder, index: str, ns: str, grace: Grace | None = None
+) -> int:
+    """As the patrol does that finds what dead processes left; objects that went."""
+    if await world.manifest(index, ns) is None:
+        return 0
+    return (await builder._collector.collect(builder._owned[0], (index, ns), grace)).objects
+
+
+async def nothing_needless(world: World, index: str, ns: str) -> None:
+    """At rest there is the newest manifest with its hint, what it and snapshots name, one round."""
+    prefix = namespace_prefix(index, ns)
+    manifest = await world.manifest(index, ns)
+    if manifest is None:
+        return
+    needed = set(keys_of(manifest, prefix))
+    snapshots = SnapshotStore(world.store, world.manifests)
+    for snapshot in await snapshots.list(prefix):
+        needed |= keys_of(await snapshots.manifest(snapshot), snapshot.home)
+    rest = [info.key async for info in world.store.list(prefix) if info.key not in needed]
+    kinds = sorted(kind_of(key) for key in rest if kind_of(key) != "snapshots")
+    assert kinds in (["boundary", "manifest", "manifests"], ["manifest", "manifests"]), rest
 
 
 async def _prepared(story: Story, folder: Path) -> tuple[MemoryStore, World]:

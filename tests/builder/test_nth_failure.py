@@ -13,6 +13,7 @@ import pytest
 from builder.builder import IndexBuilder
 from builder.chain import Target
 from builder.compact import commit_rewrite, execute
+from builder.garbage import Grace
 from builder.policy import Compaction, plan
 from builder.rebuild import rebuild
 from core.errors import Unavailable
@@ -26,7 +27,7 @@ from core.operations import (
     UpdateById,
 )
 from storage.manifest import Manifest
-from tests.builder.nth_failure import Story, run_nth
+from tests.builder.nth_failure import Story, look_for_garbage, run_nth
 from tests.builder.test_compact import JOBS, SCHEMA, filled
 from tests.builder.test_model import History
 from tests.builder.world import COSINE, DENSE, SMALL, World, upsert
@@ -148,12 +149,26 @@ async def clustered_namespace(world: World) -> None:
     await filled(world, clustered=True)
 
 
+async def garbage(world: World) -> None:
+    """Replaced files, manifests, and a run that nobody names, all of them old."""
+    race = await filled(world, clustered=True)
+    await race.builder.compact()
+    await world.store.put(SCHEMA.prefix + "ids/nobodys", b"orphan")
+
+
+async def collected(world: World, builder: IndexBuilder) -> None:
+    """All that is garbage by now, as if its time had come."""
+    for _ in range(3):
+        await look_for_garbage(world, builder, "dense", "n", Grace(ms=0, slot_ms=0))
+
+
 STORIES = [
     Story("flush", batch_over_files, flush),
     Story("flush in parts", batch_that_spills, flush),
     Story("compaction of a small namespace", many_deltas, to_rest),
     Story("compaction of clusters", worn_clusters, to_rest),
     Story("a history", long_log, entry_by_entry),
+    Story("garbage collection", garbage, collected),
     Story("rebuild", some_history, rebuilt),
 ]
 SINGLE_JOBS = [
