@@ -45,6 +45,7 @@ MEANINGS: tuple[tuple[type[errors.FirnError], Meaning], ...] = (
     (errors.Unauthenticated, Meaning(401, "UNAUTHENTICATED", 16)),
     (errors.Forbidden, Meaning(403, "FORBIDDEN", 7)),
     (errors.ObjectNotFound, Meaning(500, "INTERNAL", 13)),
+    (errors.CorruptData, Meaning(500, "DATA_LOSS", 15)),
     (errors.NotFound, Meaning(404, "NOT_FOUND", 5)),
     (errors.AlreadyExists, Meaning(409, "ALREADY_EXISTS", 6)),
     (errors.FailedPrecondition, Meaning(412, "FAILED_PRECONDITION", 9)),
@@ -74,7 +75,8 @@ def response_to(error: Exception, path: str) -> Response:
     text = str(error)
     if meaning.status == INTERNAL.status:
         log.error("request to %s failed", path, exc_info=error)
-        text = INTERNAL_TEXT
+        # A damaged object is the operator's to mend, and named by the key that it has in the store.
+        text = text if isinstance(error, errors.CorruptData) else INTERNAL_TEXT
     headers = {}
     if isinstance(error, errors.Unavailable):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))

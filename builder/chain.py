@@ -28,6 +28,8 @@ class ManifestChain(Protocol):
         self, index_id: str, namespace: str, at_least: int | None = None
     ) -> Manifest | None: ...
 
+    async def outline(self, index_id: str, namespace: str) -> Manifest | None: ...
+
     async def commit(self, manifest: Manifest) -> Manifest: ...
 
 
@@ -40,6 +42,9 @@ class MemoryChain:
     async def newest(
         self, index_id: str, namespace: str, at_least: int | None = None
     ) -> Manifest | None:
+        return self._newest.get((index_id, namespace))
+
+    async def outline(self, index_id: str, namespace: str) -> Manifest | None:
         return self._newest.get((index_id, namespace))
 
     async def commit(self, manifest: Manifest) -> Manifest:

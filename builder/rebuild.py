@@ -104,7 +104,7 @@ async def rebuild(
 async def namespaces_of(
     parts: BuilderParts, index: IndexInfo, namespace: str | None
 ) -> dict[int, list[Manifest]]:
-    """Newest manifests of what is to be rebuilt, by partition."""
+    """Outlines of the newest manifests of what is to be rebuilt, by partition."""
     named: list[tuple[int, str]] = []
     if namespace is not None:
         key = wal_key(index.index_id, namespace)
@@ -117,7 +117,7 @@ async def namespaces_of(
                 named += [(partition, name) async for (_, name), _ in rows]
     found: dict[int, list[Manifest]] = {}
     for partition, name in named:
-        manifest = await parts.manifests.newest(index.index_id, name)
+        manifest = await parts.manifests.outline(index.index_id, name)
         if manifest is not None and not manifest.deleted:
             check_log(parts, manifest)
             found.setdefault(partition, []).append(manifest)
@@ -204,7 +204,7 @@ class _Replay:
         """Commit what was built as the next version; None if the namespace is deleted by now."""
         aside = self.namespaces[name]
         for _ in range(SWAP_ROUNDS):
-            live = await self.parts.manifests.newest(self.index.index_id, name)
+            live = await self.parts.manifests.outline(self.index.index_id, name)
             if live is None:
                 raise LogMismatch(f"the manifests of namespace {name!r} vanished")
             await self._reach(live.indexed_lsn)

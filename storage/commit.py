@@ -81,7 +81,26 @@ class ManifestStore:
         known = await self._hint(index_id, namespace)
         if at_least is not None and (known is None or known.manifest.version < at_least):
             known = await self._root(index_id, namespace, at_least) or known
-        missing: ObjectNotFound | None = None
+        for _ in range(NEWEST_TRIES):
+            root = await self._newest_root(index_id, namespace, known)
+            if root is None:
+                return None
+            try:
+                return await self._resolved(prefix, root, None)
+            except ObjectNotFound as error:
+                known, missing = None, error  # collected, so something newer is there
+        raise CorruptData(f"a section of the newest manifest is missing: {missing}")
+
+    async def outline(self, index_id: str, namespace: str) -> Manifest | None:
+        """As `newest`, but for files, runs and centroids, which are missing if it has sections: for
+        who makes them anew, because they are damaged.
+        """
+        root = await self._newest_root(index_id, namespace, await self._hint(index_id, namespace))
+        return None if root is None else root.manifest
+
+    async def _newest_root(self, index_id: str, namespace: str, known: Root | None) -> Root | None:
+        prefix = namespace_prefix(index_id, namespace)
+        unread: int | None = None
         for _ in range(NEWEST_TRIES):
             asked_at = self._slots.now()
             # The newest manifest is never collected. So if nothing is listed above this one, it is
@@ -90,18 +109,16 @@ class ManifestStore:
             later = await self._listed(prefix, version)
             if later is not None:
                 known = await self._root(index_id, namespace, later)
+                if known is None and later == unread:
+                    # Places are kept, and collected, only below the newest.
+                    key = manifest_key(prefix, later)
+                    raise CorruptData(f"{key}, listed as the newest manifest, is empty or missing")
                 if known is None:
+                    unread = later
                     continue
                 version = later
             self._slots.saw_newest(prefix, version, asked_at)
-            if known is None:
-                return None
-            try:
-                return await self._resolved(prefix, known, None)
-            except ObjectNotFound as error:
-                known, missing = None, error  # collected, so something newer is there
-        if missing is not None:
-            raise CorruptData(f"a section of the newest manifest is missing: {missing}")
+            return known
         raise Unavailable(f"the manifests of {prefix} change faster than they are read")
 
     async def recent(self, index_id: str, namespace: str) -> Manifest | None:
@@ -282,7 +299,7 @@ class ManifestStore:
         owner = (root.manifest.index_id, root.manifest.namespace)
         if owner != (index_id, namespace):
             raise CorruptData(
-                f"{key} belongs to {owner[0]}/{owner[1]!r}, not to {index_id}/{namespace!r}"
+                f"{key} belongs to another namespace, not to {index_id}/{namespace!r}"
             )
         return root
 

@@ -259,7 +259,7 @@ class FileReader:
         except (KeyError, ValueError, AssertionError) as error:
             raise CorruptData(f"{name} does not say whose it is: {error!r}") from error
         if owner != prefix:
-            raise CorruptData(f"{name} says it belongs to {owner}")
+            raise CorruptData(f"{name} says it belongs to another namespace")
         if (metric, dimension or None) != (self.metric.value, self.dimension):
             raise CorruptData(
                 f"{name} has {metric}/{dimension}, not {self.metric}/{self.dimension}"

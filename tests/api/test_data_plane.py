@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.errors import DeadlineExceeded, Overloaded, Unavailable
+from core.errors import CorruptData, DeadlineExceeded, Overloaded, Unavailable
 from query.model import Consistency
 from tests.api.gateway import CLASSIC, OTHER_KEY, SERVERLESS, VIEWER_KEY, Running
 
@@ -280,6 +280,19 @@ async def test_what_may_succeed_later_says_when_to_try_again(
     answer = await index.post("/vectors/upsert", {"vectors": [A]})
     assert refused(answer)[0] == status
     assert answer.headers["retry-after"] == retry_after
+
+
+async def test_a_damaged_object_is_named_to_who_asks_and_no_other_failure_is(index: Index) -> None:
+    query = {"vector": [1, 2, 3], "topK": 1}
+    for error, told in (
+        (CorruptData("object i/n/clusters/c.ann does not match"), "object i/n/clusters/c.ann"),
+        (RuntimeError("a secret of the server"), "The server's log has more"),
+    ):
+        index.gateway.memory.fail_with = error
+        status, code, message = refused(await index.post("/query", query))
+        assert (status, code) == (500, 15 if isinstance(error, CorruptData) else 13)
+        assert told in message
+        assert "secret" not in message
 
 
 async def test_a_viewers_key_reads_but_does_not_write(index: Index) -> None:

@@ -42,6 +42,9 @@ class Interrupted:
             await self._meanwhile()
         return await self._inner.newest(index_id, namespace, at_least)
 
+    async def outline(self, index_id: str, namespace: str) -> Manifest | None:
+        return await self._inner.outline(index_id, namespace)
+
     async def commit(self, manifest: Manifest) -> Manifest:
         self.commits += 1
         if self.commits == 1:
