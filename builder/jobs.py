@@ -12,7 +12,7 @@ from builder.partition import OwnedPartition, check_end
 from builder.parts import BuilderParts
 from builder.policy import may_need_compaction, plan
 from builder.settings import BuilderSettings
-from core.errors import CorruptData, Fenced, LogMismatch, Unavailable
+from core.errors import CorruptData, Fenced, LogMismatch, ObjectNotFound, Unavailable
 from core.log import NO_LSN
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
@@ -98,7 +98,11 @@ class Jobs:
                 "only: rebuild the namespace, or start the builder again"
             )
         batch = work.pending.batch(self._settings.batch_bytes)
-        manifest = await flush(self._shop, target, work.manifest, batch)
+        try:
+            manifest = await flush(self._shop, target, work.manifest, batch)
+        except ObjectNotFound as error:
+            known = await self._after_collection(work.manifest, target, error)
+            manifest = await flush(self._shop, target, known, batch)
         work.manifest = manifest
         # A newest manifest may cover more than the batch.
         covered = NO_LSN if manifest is None else manifest.indexed_lsn
@@ -127,7 +131,11 @@ class Jobs:
             if work.manifest is snapshot:
                 owned.note(snapshot, unfinished=False)
             return None
-        rewrite = await execute(self._shop, target.schema, snapshot, job, limits)
+        try:
+            rewrite = await execute(self._shop, target.schema, snapshot, job, limits)
+        except ObjectNotFound as error:
+            await self._after_collection(snapshot, target, error)
+            raise Unavailable(f"it was planned on files that are collected: {error}") from error
         async with work.lock:
             manifest = await commit_rewrite(self._shop, target, work.manifest or snapshot, rewrite)
             if manifest is None:
@@ -139,6 +147,17 @@ class Jobs:
             owned.note(manifest, unfinished=True)
         self._metrics.compactions.labels(type(job).__name__).inc()
         return manifest
+
+    async def _after_collection(
+        self, known: Manifest | None, target: Target, error: ObjectNotFound
+    ) -> Manifest:
+        """The newest manifest, where a file of the one known is missing: it was known for so long
+        that garbage collection took it. `CorruptData` if the newest one was known already.
+        """
+        found = await newest(self._shop, target.schema)
+        if known is None or found is None or found.version <= known.version:
+            raise CorruptData(f"a file of the newest manifest is missing: {error}") from error
+        return found
 
     async def _target(self, owned: OwnedPartition, work: NamespaceWork) -> Target:
         info = await self._parts.directory.find(work.index_id)

@@ -126,18 +126,12 @@ def _sample(calls: Sequence[tuple[Verb, str]]) -> list[tuple[int, Mode]]:
     kinds: set[tuple[Verb, str]] = set()
     chosen: list[tuple[int, Mode]] = []
     for nth, (verb, key) in enumerate(calls, 1):
-        kind = (verb, _kind(key))
+        kind = (verb, kind_of(key))
         if kind not in kinds:
             kinds.add(kind)
             decides = verb == "put_if_absent"
             chosen += [(nth, mode) for mode in (MODES if decides else (MODES[len(kinds) % 5],))]
     return chosen
-
-
-def _kind(key: str) -> str:
-    """`manifests`, `deltas` … of a namespace's objects, else the first part of the key."""
-    parts = key.split("/")
-    return parts[0] if len(parts) < 3 or parts[0] == "registry" else parts[2]
 
 
 async def settled(world: World) -> None:
@@ -180,7 +174,7 @@ class _Trial:
         self._clock = MovedClock()
         world.clock = self._clock
         self._worlds = [world]
-        self._looking = _beside(world, folder / "looking", objects)
+        self._looking = beside(world, folder / "looking", objects)
 
     @property
     def world(self) -> World:
@@ -216,7 +210,7 @@ class _Trial:
     async def _begin(self, store: ObjectStore) -> IndexBuilder:
         """Another process: what was in memory and in the cache is gone."""
         life = len(self._worlds)
-        self._worlds.append(_beside(self.world, self._folder / f"life-{life}", store))
+        self._worlds.append(beside(self.world, self._folder / f"life-{life}", store))
         builder = self.world.builder()
         await builder.assign(0)
         return builder
@@ -287,7 +281,7 @@ async def _prepared(story: Story, folder: Path) -> tuple[MemoryStore, World]:
     return store, world
 
 
-def _beside(world: World, folder: Path, store: ObjectStore) -> World:
+def beside(world: World, folder: Path, store: ObjectStore) -> World:
     """The same log and truth, seen by a process with a cache of its own."""
     made = World(folder, store=store, settings=world.settings, clock=world.clock)
     made.log, made.dead_log, made.truth = world.log, world.dead_log, world.truth
@@ -297,7 +291,7 @@ def _beside(world: World, folder: Path, store: ObjectStore) -> World:
 
 def _copied(world: World, folder: Path, store: MemoryStore) -> World:
     """A world that goes its own way from here."""
-    made = _beside(world, folder, store)
+    made = beside(world, folder, store)
     made.log = ListLog(world.log.gap)
     made.log.records = list(world.log.records)
     made.truth = {
