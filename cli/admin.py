@@ -11,7 +11,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from api.admin import PREFIX, TOKEN_HEADER
@@ -44,11 +44,17 @@ def ask(settings: Settings, verb: str, arguments: dict[str, Any], progress: Prog
 async def _locally(
     settings: Settings, verb: str, arguments: dict[str, Any], progress: Progress
 ) -> Any:
+    from cli.runtime.branching import NEED_BUILDER
+    from cli.runtime.consuming import indexing
     from cli.runtime.parts import open_parts
     from cli.runtime.verbs import run_verb
 
     result = None
-    async with open_parts(settings) as parts, aclosing(run_verb(parts, verb, arguments)) as lines:
+    async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(open_parts(settings))
+        if settings.kafka is None and verb in NEED_BUILDER:
+            await stack.enter_async_context(indexing(parts))
+        lines = await stack.enter_async_context(aclosing(run_verb(parts, verb, arguments)))
         async for line in lines:
             if "result" in line:
                 result = line["result"]

@@ -1,13 +1,16 @@
 """`firndb`: one command for every role and every operator's question."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cli.asking import ask as _ask
+from cli.asking import ask_with_bar as _ask_with_bar
+from cli.asking import data_option, namespace_option
+from cli.commands_snapshots import branch, restore, snapshot
 from cli.output import (
     json_option,
     plain_errors,
@@ -17,11 +20,6 @@ from cli.output import (
     print_table,
 )
 from infra.settings import Settings, unknown_variables
-
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path), help="Data folder.  [default: firndb-data]"
-)
-namespace_option = click.option("--namespace", help="Only this namespace; without it all of them.")
 
 supervised_option = click.option("--supervised", is_flag=True, hidden=True)
 
@@ -191,7 +189,9 @@ def rebuild(index: str, namespace: str | None, data: Path | None, as_json: bool)
 
     Queries and writes go on meanwhile. It needs the log from its beginning.
     """
-    done = _ask_with_bar(data, "rebuild", index, namespace, as_json, " log records")
+    done = _ask_with_bar(
+        data, "rebuild", {"index": index, "namespace": namespace}, as_json, " log records"
+    )
     if as_json:
         print_json(done)
     elif not done:
@@ -212,7 +212,9 @@ def recluster(index: str, namespace: str | None, data: Path | None, as_json: boo
     Clusters are split, merged and repaired as data comes and goes, so this is for data that has
     changed its nature. Queries and writes go on meanwhile.
     """
-    done = _ask_with_bar(data, "recluster", index, namespace, as_json, " rows")
+    done = _ask_with_bar(
+        data, "recluster", {"index": index, "namespace": namespace}, as_json, " rows"
+    )
     if as_json:
         print_json(done)
     elif not done:
@@ -221,6 +223,11 @@ def recluster(index: str, namespace: str | None, data: Path | None, as_json: boo
         print_table(done, ["namespace", "version", "records", "clusters"])
         if not all(row["clusters"] for row in done):
             click.echo("0 clusters: so little that one file has it all; nothing was done")
+
+
+cli.add_command(snapshot)
+cli.add_command(branch)
+cli.add_command(restore)
 
 
 @cli.group()
@@ -310,33 +317,6 @@ def settings(as_json: bool) -> None:
         print_json([asdict(row) for row in rows])
     else:
         print_settings(rows)
-
-
-def _ask(
-    data: Path | None,
-    verb: str,
-    arguments: dict[str, Any],
-    progress: Callable[[dict[str, Any]], None] = lambda line: None,
-) -> Any:
-    from cli.admin import ask
-
-    return ask(Settings.load({"data": data}), verb, arguments, progress)
-
-
-def _ask_with_bar(
-    data: Path | None, verb: str, index: str, namespace: str | None, as_json: bool, unit: str
-) -> Any:
-    from tqdm import tqdm
-
-    hidden = True if as_json else None  # None: hidden where standard error is no terminal
-    with tqdm(unit=unit, disable=hidden, file=sys.stderr) as bar:
-
-        def progress(line: dict[str, Any]) -> None:
-            bar.total = line["total"]
-            bar.set_description(line["step"])
-            bar.update(line["done"] - bar.n)
-
-        return _ask(data, verb, {"index": index, "namespace": namespace}, progress)
 
 
 def main() -> None:

@@ -19,13 +19,12 @@ from cli.runtime.consumers import (
     make_writes,
     opened_cache,
 )
+from cli.runtime.consuming import consuming
 from cli.runtime.folder import new_address, publish_address
 from cli.runtime.gauges import show_cache, show_freshness, show_store
 from cli.runtime.keys import ensure_key, first_words, make_callers
 from cli.runtime.parts import Parts, open_parts
-from core.consumer import LogConsumer
 from freshness.layer import FreshnessLayer
-from infra.log_loop import run_log_loop
 from infra.settings import Settings
 from ingest.writer import LogWriter
 from query.service import QueryService
@@ -67,9 +66,7 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
         stack.push_async_callback(builder.stop)
         await freshness.start()
         stack.push_async_callback(freshness.stop)
-        stopping = asyncio.Event()
-        consuming = asyncio.create_task(_consume(parts, (builder, freshness), stopping))
-        stack.push_async_callback(_finish, consuming, stopping)
+        task = await stack.enter_async_context(consuming(parts, builder, freshness))
         queries = make_queries(parts, cache, freshness, bounds)
         await queries.start()
         stack.push_async_callback(queries.stop)
@@ -79,25 +76,7 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
         show_store(parts)
         show_cache(parts, cache)
         show_freshness(parts, freshness)
-        yield Engine(parts, builder, freshness, queries, writes, consuming)
-
-
-async def _consume(
-    parts: Parts, consumers: tuple[LogConsumer, ...], stopping: asyncio.Event
-) -> None:
-    """Feed every consumer with every partition; the first one that fails ends the others."""
-    partitions = range(parts.partitions)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for consumer in consumers:
-                group.create_task(run_log_loop(parts.wal, consumer, partitions, stop=stopping))
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
-
-
-async def _finish(consuming: asyncio.Task[None], stopping: asyncio.Event) -> None:
-    stopping.set()
-    await asyncio.gather(consuming, return_exceptions=True)
+        yield Engine(parts, builder, freshness, queries, writes, task)
 
 
 async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:

@@ -39,7 +39,7 @@ async def rebuild_lines(
         )
         return [asdict(one) for one in made]
 
-    async with aclosing(_lines(parts, "rebuild", work)) as lines:
+    async with aclosing(told_lines(parts, "rebuild", work)) as lines:
         async for line in lines:
             yield line
 
@@ -63,15 +63,18 @@ async def recluster_lines(
         )
         return [asdict(one) for one in made]
 
-    async with aclosing(_lines(parts, "recluster", work)) as lines:
+    async with aclosing(told_lines(parts, "recluster", work)) as lines:
         async for line in lines:
             yield line
 
 
-async def _lines(
-    parts: Parts, role: str, work: Callable[[FileCache, Tell], Awaitable[list[Line]]]
+async def told_lines(
+    parts: Parts, role: str, work: Callable[[FileCache, Tell], Awaitable[object]]
 ) -> AsyncGenerator[Line, None]:
-    """`role`: names the cache folder that the work has for itself."""
+    """Progress as `work` tells it, then what it returns.
+
+    `role`: names the cache folder that the work has for itself.
+    """
     lines: asyncio.Queue[Line | None] = asyncio.Queue()
 
     def tell(step: str, done: int, total: int) -> None:

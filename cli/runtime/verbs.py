@@ -6,6 +6,13 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
+from cli.runtime.branching import (
+    branch_lines,
+    create_lines,
+    delete_lines,
+    list_lines,
+    restore_lines,
+)
 from cli.runtime.examine import examine
 from cli.runtime.inspecting import inspect_lines
 from cli.runtime.operations import Operations, as_rows
@@ -61,6 +68,11 @@ VERBS: dict[str, Callable[..., Lines]] = {
     "inspect": inspect_lines,
     "rebuild": rebuild_lines,
     "recluster": recluster_lines,
+    "snapshot-create": create_lines,
+    "snapshot-list": list_lines,
+    "snapshot-delete": delete_lines,
+    "branch": branch_lines,
+    "restore": restore_lines,
     "doctor": _doctor,
     "keys-create": _create_key,
     "keys-list": _list_keys,

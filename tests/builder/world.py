@@ -282,19 +282,28 @@ class World:
             return
         check(manifest)
         reader = NamespaceReader(self.cache, manifest)
-        found: dict[str, StoredRecord] = {}
-        for place in range(len(manifest.files)):
-            rows = await reader.live(place)
-            assert len(rows) == manifest.files[place].live > 0
-            for row in range(len(rows)):
-                assert rows.ids[row] not in found, "an id is live in one place"
-                found[rows.ids[row]] = rows.stored(row)
+        found = await self._live(reader)
         same(found, life.records)
         assert manifest.record_count == len(life.records)
         asked = [*life.records, "nobody", "r0", "r1"]
         same(await reader.read(asked), {k: v for k, v in life.records.items() if k in asked})
         assert await reader.list_ids(limit=len(life.records) + 1) == sorted(life.records)
         await self._check_sizes(manifest, reader.prefix)
+
+    async def held(self, index: str = "dense", ns: str = "n") -> dict[str, StoredRecord]:
+        """The live rows of the newest manifest."""
+        manifest = await self.manifest(index, ns)
+        return {} if manifest is None else await self._live(NamespaceReader(self.cache, manifest))
+
+    async def _live(self, reader: NamespaceReader) -> dict[str, StoredRecord]:
+        found: dict[str, StoredRecord] = {}
+        for place, file in enumerate(reader.manifest.files):
+            rows = await reader.live(place)
+            assert len(rows) == file.live > 0
+            for row in range(len(rows)):
+                assert rows.ids[row] not in found, "an id is live in one place"
+                found[rows.ids[row]] = rows.stored(row)
+        return found
 
     async def _check_sizes(self, manifest: Manifest, prefix: str) -> None:
         refs = [(run.origin, run.object) for run in manifest.id_runs]
