@@ -48,7 +48,7 @@ DAMAGES: dict[str, Damage] = {
         for at in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
     },
 }
-SHORT = ["empty", "half", "missing", "another object's", "bit at 50%", "bit at 100%"]
+SHORT = ["empty", "half", "missing", "bit at 50%"]
 # Where an object's key lies, and whether reading the namespace needs just these bytes.
 KINDS: dict[str, tuple[str, str]] = {
     "cluster vectors": ("clusters/", ".ann"),

@@ -109,7 +109,7 @@ def test_no_filter_and_data_lose_a_match(examples: int, record_property: object)
         record_property("pruned", pruned)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.dictionaries(st.text(max_size=2), VALUES, max_size=3), max_size=40), st.data())
 def test_any_text_and_any_float(rows: list[Metadata], data: st.DataObject) -> None:
     held = [(f, v) for row in rows for f, v in row.items() if f and not f.startswith("$")]
@@ -187,7 +187,7 @@ def test_an_undefined_number_is_no_bound() -> None:
             assert may_match(parse_filter(wire), stats, 2), wire
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 120), st.integers(1, 60))
 def test_statistics_are_bounded_whatever_the_fields(fields: int, name: int, value: int) -> None:
     """They travel in the manifest, once per file."""
