@@ -115,7 +115,7 @@ class FileCache:
         manifest. Readers that are held stay valid.
         """
         for name in names:
-            self._readers.pop(name, None)
+            self._drop(name)
             self._copies.remove((name,))
 
     def holds(self, file: DataFile) -> bool:

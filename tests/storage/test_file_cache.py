@@ -41,6 +41,12 @@ def disk_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+def mappings(folder: Path) -> int:
+    """Of nameless files that were made in the folder."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sum(str(folder) in line for line in lines)
+
+
 async def let_go() -> None:
     """The task that opened a reader holds it until the event loop's next turn."""
     await asyncio.sleep(0)
@@ -298,6 +304,24 @@ async def test_what_open_readers_map_is_bounded(
     await cache.close()
     assert cache.mapped_bytes == 0
     await store.close()
+
+
+async def test_what_is_forgotten_leaves_nothing_on_this_machine(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Physical erasure relies on it: the last reader takes the nameless bytes with it."""
+    monkeypatch.setattr(private_copy, "HEAP_OBJECT_BYTES", 0)
+    file, other = await put_cluster(store), await put_cluster(store)
+    cache = FileCache(store, tmp_path, LARGE)
+    for one in (file, other):
+        await opened(cache, DENSE, one)
+    assert file.vectors is not None
+    cache.forget([file.columns.name, file.vectors.name])
+    await let_go()
+    assert not cache.holds(file)
+    assert cache.mapped_bytes == cache.copied_bytes == size_of(other)
+    assert not any(file.uuid in name for name in copies(tmp_path))
+    assert mappings(tmp_path) == 2
 
 
 async def test_of_a_local_stores_files_no_second_copies_are_kept(tmp_path: Path) -> None:
