@@ -17,10 +17,10 @@ from storage.manifest import DataFile, IdRun, Manifest
 @dataclass(frozen=True, slots=True)
 class RunLimits:
     """overlap: the most runs at rest whose ranges share an id; a cold look-up fetches them all.
-
-    A merge takes the lighter half of them and one more, so of random ids each entry is written
-    about log2(runs' worth of entries) / 2 times: simulated, 4.0 times for a million in flushes of
-    10,000, some 120 bytes beside a row of 1,700 (`tests/builder/test_run_policy.py`).
+    Fewer would be written oftener: simulated for a million random ids in flushes of 10,000, each
+    entry is written 3.3 times, 95 bytes a record beside a row of 1,700; with compactions that move
+    each row three times more, 250 beside 6,800; ids in order, 55. An entry has some 30 bytes
+    (`bench/id_runs.py`); `tests/builder/test_run_policy.py` holds the bounds.
     object_bytes: of one run. small: runs below a quarter of that may number twice `overlap`.
     garbage: entries that count for nothing, over live ones, before the oldest runs are rewritten:
     1.0 writes two entries for each one dropped. garbage_min: fewer are left alone.
@@ -57,13 +57,13 @@ def plan_runs(manifest: Manifest, limits: RunLimits, urgency: float = 1.0) -> Ru
     """The next job, or None at rest; for `urgency` > 1 only if that many times the overlap that is
     wanted is there, which is what goes before other compactions.
     """
-    runs = [run for run in manifest.id_runs if run.as_of]  # those of format 1 are not read
+    runs = manifest.id_runs
     crowd = deepest(runs)
     if len(crowd) > urgency * limits.overlap:
         return _merge(_lightest(crowd, runs, limits), limits)
     if urgency > 1.0:
         return None
-    return _cover(manifest.files, limits) or _join(runs, limits) or _clean(manifest, runs, limits)
+    return _cover(manifest.files, limits) or _join(runs, limits) or _clean(manifest, limits)
 
 
 def deepest(runs: Sequence[IdRun]) -> list[IdRun]:
@@ -120,17 +120,20 @@ def _join(runs: Sequence[IdRun], limits: RunLimits) -> MergeRuns | None:
     return _merge(group, limits)
 
 
-def _clean(manifest: Manifest, runs: Sequence[IdRun], limits: RunLimits) -> MergeRuns | None:
+def _clean(manifest: Manifest, limits: RunLimits) -> MergeRuns | None:
     """The run that was written first, with those that overlap it.
 
     The next time it is another's turn; once all had theirs, what was garbage in the beginning is
     gone.
     """
-    entries = sum(run.entries for run in runs)
+    entries = sum(run.entries for run in manifest.id_runs)
     live = sum(file.live for file in manifest.files if file.in_runs)
     if entries - live <= max(limits.garbage * live, limits.garbage_min):
         return None
-    by_age = sorted(runs, key=lambda run: (run.as_of, run.object.name))
+    # Versions of another namespace, whose files this one shares, compare with none of its own.
+    by_age = sorted(
+        manifest.id_runs, key=lambda run: (0 if run.origin else run.as_of, run.object.name)
+    )
     oldest = by_age[0]
     around = [run for run in by_age if run.first <= oldest.last and oldest.first <= run.last]
     return _merge(around, limits, least=1)

@@ -238,9 +238,17 @@ class _Entries:
     uuids: list[str]
 
     def in_order(self) -> "_Entries":
-        order = self.ids.order()
-        ids, hashes = self.ids.take(order), self.hashes[order]
-        return _Entries(ids, hashes, self.numbers[order], self.rows[order], self.uuids)
+        """Ascending; what two runs say of one row, once."""
+        ordered = self.take(self.ids.order())
+        count = len(ordered.rows)
+        same = ordered.ids.slice(0, count - 1).equal(ordered.ids.slice(1, count))
+        for column in (ordered.numbers, ordered.rows):
+            same &= column[:-1] == column[1:]
+        return ordered.take(np.flatnonzero(np.append(~same, True))) if same.any() else ordered
+
+    def take(self, places: I64) -> "_Entries":
+        ids, hashes = self.ids.take(places), self.hashes[places]
+        return _Entries(ids, hashes, self.numbers[places], self.rows[places], self.uuids)
 
     def slice(self, start: int, end: int) -> "_Entries":
         part = slice(start, end)

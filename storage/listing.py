@@ -16,7 +16,7 @@ from pyroaring import BitMap
 
 from storage.file_reader import FileReader
 from storage.id_run import IdRunReader
-from storage.manifest import IdRun
+from storage.manifest import IdRun, Manifest
 
 # Entries looked at together: the first of a page, and at most (1 MB of work).
 _CHUNK_MIN = 128
@@ -26,7 +26,7 @@ _CHUNK_MAX = 16_384
 class Source(Protocol):
     """What a listing needs of a `NamespaceReader`."""
 
-    id_runs: list[IdRun]
+    manifest: Manifest
 
     @property
     def bare(self) -> list[int]: ...
@@ -44,7 +44,7 @@ async def list_ids(source: Source, prefix: str, after: str | None, limit: int) -
     """
     start, end = _bounds(prefix, after)
     waiting = sorted(
-        (run for run in source.id_runs if _meets(run, start, end)),
+        (run for run in source.manifest.id_runs if _meets(run, start, end)),
         key=lambda run: run.first,
     )
     bare = source.bare

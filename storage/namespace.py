@@ -39,8 +39,6 @@ class NamespaceReader:
     def __init__(self, cache: FileCache, manifest: Manifest) -> None:
         self.manifest = manifest
         self.prefix = namespace_prefix(manifest.index_id, manifest.namespace)
-        # Runs of format 1 name no range; the files that they cover say that they are in none.
-        self.id_runs = [run for run in manifest.id_runs if run.as_of]
         self._cache = cache
         self._places = {file.uuid: place for place, file in enumerate(manifest.files)}
         self._dead: dict[int, BitMap] = {}
@@ -120,7 +118,7 @@ class NamespaceReader:
         if not ids or not self.manifest.files:
             return {}
         asked = await asyncio.to_thread(AskedIds, ids)
-        spans = [(run, *asked.within(run)) for run in self.id_runs]
+        spans = [(run, *asked.within(run)) for run in self.manifest.id_runs]
         spans = [(run, start, end) for run, start, end in spans if start < end]
         bare = self.bare
         runs, files = await asyncio.gather(

@@ -40,7 +40,7 @@ async def _hidden_rows(reader: NamespaceReader, touched: Hashes) -> set[tuple[in
     if len(touched) == 0:
         return set()
     found: set[tuple[int, int]] = set()
-    for run in await reader.runs(reader.id_runs):
+    for run in await reader.runs(reader.manifest.id_runs):
         entries = await asyncio.to_thread(run.with_hashes, touched)
         entries = entries[run.alive(entries, reader.dead_of)]
         rows, numbers = run.rows[entries].tolist(), run.numbers[entries].tolist()

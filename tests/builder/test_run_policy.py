@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -234,6 +235,20 @@ def test_garbage_is_rewritten_once() -> None:
     assert_at_rest(simulation)
     assert simulation.merged <= 30_000 * ENTRY_BYTES
     simulation.settle(jobs_max=1)
+
+
+def test_runs_of_another_namespace_are_cleaned_first_and_once() -> None:
+    """A branch's runs say versions of its source, which may be higher than all of its own."""
+    simulation = Simulation(LIMITS)
+    simulation.version = 1_000
+    simulation.put(list(range(300_000)))
+    simulation.version = 1
+    for name, (run, entries) in simulation.runs.items():
+        foreign = msgspec.structs.replace(run, origin="source/")
+        simulation.runs[name] = (foreign, entries)
+    simulation.delete([key for key in range(300_000) if key % 10])
+    simulation.settle(jobs_max=10)
+    assert_at_rest(simulation)
 
 
 def test_what_is_urgent_goes_first() -> None:

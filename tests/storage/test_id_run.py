@@ -140,6 +140,21 @@ def test_merging_keeps_what_is_live() -> None:
     assert found(merged, ["k1", "k2", "k3", "k4", "k6", "k7"]) == wanted
 
 
+def test_what_two_runs_say_of_a_row_is_said_once_after_a_merge() -> None:
+    names = ["a", "b", "c"]
+    once, again = read(written((A, names))), read(written((A, names), (B, ["d"])))
+    files = {A: data_file(A, 3), B: data_file(B, 1)}
+    (merged,) = merge_runs([once, again, once], files, 2)
+    assert entries(read(merged)) == [("a", A, 0), ("b", A, 1), ("c", A, 2), ("d", B, 0)]
+
+
+def test_an_id_that_is_live_twice_stays_so() -> None:
+    """Damage is for a look-up to report, not for a merge to hide."""
+    first, second = read(written((A, ["a"]))), read(written((B, ["a"])))
+    (merged,) = merge_runs([first, second], {A: data_file(A, 1), B: data_file(B, 1)}, 2)
+    assert sorted(entries(read(merged))) == sorted([("a", A, 0), ("a", B, 0)])
+
+
 def test_merging_to_nothing_gives_no_run() -> None:
     run = read(written((A, ["a"]), (GONE, ["b"])))
     assert merge_runs([run], {A: with_dead(data_file(A, 1), [0])}, 1) == ()
