@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from builder.successor import Moved, Rewrite, with_dead, with_files
+from builder.successor import Moved, Rewrite, with_dead, with_files, with_written
 from storage.checksum import IdHashes
 from storage.groups import UNGROUPED
 from storage.manifest import DataFile, Manifest
@@ -69,7 +69,8 @@ def after_recluster(newest: Manifest, rewrite: Rewrite, copies: Sequence[Moved])
         files.append(msgspec.structs.replace(file, cluster=UNGROUPED, groups=(), radius=0.0))
     for file, live in zip(rewrite.outputs, lives, strict=True):
         files.append(with_dead(file, BitMap(range(file.rows)) - live))
-    result = with_files(newest, files, [*newest.id_runs, *rewrite.runs], rewrite.centroids)
+    runs = [*newest.id_runs, *rewrite.runs]
+    result = with_files(with_written(newest, rewrite), files, runs, rewrite.centroids)
     assert result.record_count == newest.record_count, "a clustering keeps every record"
     return result
 

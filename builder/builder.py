@@ -25,6 +25,7 @@ from builder.policy import may_need_compaction
 from builder.settings import BuilderSettings
 from builder.status import BuilderStatus, status_of
 from builder.turns import FlushTurns, Turn
+from builder.watch import Watch
 from core.consumer import LogConsumer
 from core.errors import FailedPrecondition, Fenced, FirnError, Unavailable
 from core.feed import CheckpointEvent
@@ -71,13 +72,14 @@ class IndexBuilder(LogConsumer):
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._collector = Collector(parts, self._settings, self._begin, self._forget_idle)
-        self._collecting: asyncio.Task[None] | None = None
+        self._watch = Watch(parts, self._settings.compaction, self._metrics)
+        self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         if self._loop is None:
             self._loop = asyncio.create_task(self._run(), name="index-builder")
-            collecting = self._collector.run(self._owned.values)
-            self._collecting = asyncio.create_task(collecting, name="garbage-collector")
+            for work in (self._collector.run, self._watch.run):
+                self._beside.append(asyncio.create_task(work(self._owned.values)))
 
     async def stop(self) -> None:
         """A last flush and checkpoint of every partition, within a bound; then all is at rest."""
@@ -85,10 +87,10 @@ class IndexBuilder(LogConsumer):
             self._loop.cancel()
             await asyncio.wait((self._loop,))
             self._loop = None
-        if self._collecting is not None:
-            self._collecting.cancel()
-            await asyncio.wait((self._collecting,))
-            self._collecting = None
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        self._beside.clear()
         await self.revoke(list(self._owned), lost=False)
 
     async def assign(self, partition: int) -> int:

@@ -72,7 +72,11 @@ async def _follow(
 ) -> Manifest | None:
     """The next manifest, its files in the store; None if there is nothing to commit."""
     own = blank(shop, target, manifest)
-    following = msgspec.structs.replace(own, indexed_lsn=writes[-1].lsn)
+    taken = sum(write.value_bytes for write in writes)
+    before = 0 if manifest is None else manifest.ingested_bytes
+    following = msgspec.structs.replace(
+        own, indexed_lsn=writes[-1].lsn, ingested_bytes=before + taken
+    )
 
     async def spill(fold: Fold) -> Manifest:
         return await _materialized(shop, target, fold, following)
@@ -101,7 +105,9 @@ async def _materialized(
     centroids = b""
     base = fold.manifest
     if base is not None:
-        following = msgspec.structs.replace(following, sections=base.sections)
+        following = msgspec.structs.replace(
+            following, sections=base.sections, written_bytes=base.written_bytes
+        )
     if base is not None and fold.keeps_base:
         files += [with_dead(f, dead) for f, dead in zip(base.files, fold.dead, strict=True)]
         runs += base.id_runs
@@ -113,7 +119,11 @@ async def _materialized(
         matrix = msgspec.structs.replace(following, centroids=centroids).centroid_matrix()
         delta = await asyncio.to_thread(encode_delta, records, schema, matrix, following.version)
         await put_objects(shop.store, schema.prefix, delta.objects)
-        shop.metrics.written_bytes.labels("flush").inc(sum(len(o.data) for o in delta.objects))
+        written = sum(len(o.data) for o in delta.objects)
+        shop.metrics.written_bytes.labels("flush").inc(written)
+        following = msgspec.structs.replace(
+            following, written_bytes=following.written_bytes + written
+        )
         files.append(delta.file)
         runs += delta.runs
     return with_files(following, files, runs, centroids)

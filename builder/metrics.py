@@ -43,6 +43,20 @@ class BuilderMetrics:
         self.buffered_records = gauge("buffered_records", "Records accepted and not yet flushed")
         self.oldest_seconds = gauge("oldest_pending_seconds", "Age of the oldest unflushed entry")
         self.compaction_queue = gauge("compaction_queue", "Namespaces that wait for compaction")
+        self.lag = metrics.gauge(
+            "firndb_builder_lag_log_records",
+            "From the checkpoint to the end of the log",
+            by_partition,
+        )
+        self.debt_bytes = gauge(
+            "debt_bytes", "Rows in deltas and dead rows where compaction has a job to do"
+        )
+        self.unfolded_bytes = gauge("unfolded_bytes", "Live rows in deltas")
+        self.deltas = gauge("deltas", "Deltas of all namespaces worked on lately")
+        self.deltas_most = gauge("deltas_most", "Deltas of the namespace that has most")
+        self.clusters = metrics.gauge(
+            "firndb_builder_clusters", "Clusters of at most so many bytes of vectors", ("le",)
+        )
         self.collected_objects = counter("collected_objects", "Objects deleted as garbage")
         self.collected_bytes = counter("collected_bytes", "Bytes of objects deleted as garbage")
         self.collection_rounds = counter("collection_rounds", "Rounds of garbage collection")

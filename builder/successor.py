@@ -86,9 +86,15 @@ def after_rewrite(newest: Manifest, rewrite: Rewrite) -> Manifest | None:
     files += [with_dead(file, dead) for file, dead in zip(rewrite.outputs, died, strict=True)]
     id_runs = [run for run in newest.id_runs if run.object.name not in rewrite.replaced_runs]
     id_runs += rewrite.runs
-    result = with_files(newest, files, id_runs, rewrite.centroids)
+    result = with_files(with_written(newest, rewrite), files, id_runs, rewrite.centroids)
     assert result.record_count == newest.record_count, "a rewrite keeps every record"
     return result
+
+
+def with_written(newest: Manifest, rewrite: Rewrite) -> Manifest:
+    """Counts what the rewrite wrote."""
+    written = newest.written_bytes + stored_bytes(rewrite.outputs, rewrite.runs)
+    return msgspec.structs.replace(newest, written_bytes=written)
 
 
 def with_files(

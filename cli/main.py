@@ -118,7 +118,7 @@ def freshness(supervised: bool) -> None:
 @json_option
 @plain_errors
 def status(index: str | None, namespace: str | None, data: Path | None, as_json: bool) -> None:
-    """Show records, LSNs, lag and files of namespaces.
+    """Show records, LSNs, lag, files and debt of namespaces.
 
     \b
     records      of the newest manifest; what is written since is searchable, but not counted
@@ -126,6 +126,9 @@ def status(index: str | None, namespace: str | None, data: Path | None, as_json:
     fresh_from   from this LSN on, writes may be in no manifest yet: the freshness layer has them
     indexed_lsn  up to this LSN the files have everything of the namespace
     lag          log records of the partition from fresh_from on
+    unfolded_bytes, debt_bytes  rows in deltas; these and dead rows while compaction has work to do
+    amplification               bytes written over bytes of log records, since the first manifest
+    garbage_bytes               objects that the newest manifest does not name
     """
     rows = _ask(data, "status", {"index": index, "namespace": namespace})
     if as_json:
@@ -134,7 +137,9 @@ def status(index: str | None, namespace: str | None, data: Path | None, as_json:
         which = "such namespace" if index or namespace else "namespace"
         click.echo(f"no {which} is indexed yet; a write is, some seconds after it")
     else:
-        print_table(rows, list(rows[0]))
+        print_table(rows, [name for name in rows[0] if name != "cluster_sizes"])
+        for row in rows if namespace else []:
+            click.echo(f"clusters of {row['namespace']}: {row['cluster_sizes'] or 'none'}")
 
 
 @cli.command()

@@ -123,6 +123,10 @@ class Metrics:
         self._known[name] = made
         return made
 
+    def value(self, name: str) -> float:
+        """The sample of a metric without labels, 0 if there is none; counters end on `_total`."""
+        return self._registry.get_sample_value(name) or 0.0
+
     def text(self) -> bytes:
         """All of them in Prometheus' text format, and those of the process (memory, CPU, files)."""
         return generate_latest(self._registry) + generate_latest(REGISTRY)

@@ -142,6 +142,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     next builds on them. Whoever makes a manifest of another one leaves them as they are.
     attached: id of the snapshot object that this life of the namespace took its first content from,
     "" for none; what the log says of this life builds on it.
+    ingested_bytes, written_bytes: of log records that flushes took, and of data files and id runs
+    that flushes and compactions wrote for it, since the first manifest: write amplification.
     """
 
     format: int = FORMAT
@@ -166,6 +168,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     boundary: int = 0
     sections: tuple[SectionRef, ...] = ()
     attached: str = ""
+    ingested_bytes: int = 0
+    written_bytes: int = 0
 
     def centroid_matrix(self) -> npt.NDArray[np.float32]:
         """float32 (clusters, dimension); (0, dimension) before the first clustering."""

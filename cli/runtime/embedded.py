@@ -21,7 +21,7 @@ from cli.runtime.consumers import (
 )
 from cli.runtime.consuming import consuming
 from cli.runtime.folder import new_address, publish_address
-from cli.runtime.gauges import show_cache, show_freshness, show_store
+from cli.runtime.gauges import show_amplification, show_cache, show_freshness, show_store
 from cli.runtime.keys import ensure_key, first_words, make_callers
 from cli.runtime.parts import Parts, open_parts
 from freshness.layer import FreshnessLayer
@@ -74,6 +74,7 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
         stack.push_async_callback(writer.close)
         writes = make_writes(parts, writer, freshness)
         show_store(parts)
+        show_amplification(parts)
         show_cache(parts, cache)
         show_freshness(parts, freshness)
         yield Engine(parts, builder, freshness, queries, writes, task)

@@ -43,6 +43,19 @@ def _written(parts: Parts, kind: str) -> float:
     return float(parts.counts.written_by_kind[kind])
 
 
+def show_amplification(parts: Parts) -> None:
+    """For processes with a builder, and nothing else that writes much."""
+    parts.metrics.gauge(
+        "firndb_builder_write_amplification",
+        "Bytes written to the object store over bytes of log records accepted, since the start",
+    ).set_function(partial(_amplification, parts))
+
+
+def _amplification(parts: Parts) -> float:
+    accepted = parts.metrics.value("firndb_builder_ingested_bytes_total")
+    return parts.counts.counts().written_bytes / accepted if accepted else 0.0
+
+
 def show_cache(parts: Parts, cache: FileCache) -> None:
     gauge = parts.metrics.gauge
     gauge("firndb_cache_bytes", "Bytes of cached files on disk").set_function(

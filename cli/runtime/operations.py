@@ -1,21 +1,30 @@
 """What an operator asks of a deployment; behind the admin endpoint and the `firndb` commands."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from builder.policy import CompactionLimits
+from builder.shape import histogram_text, shape_of
 from cli.runtime.parts import Parts
 from core.errors import NotFound
 from core.log import NO_LSN
 from infra.catalog.keys import new_key
 from infra.catalog.model import ApiKey, CatalogIndex, KeyRole
 from storage.commit import ManifestStore
+from storage.layout import kind_of, namespace_prefix
+from storage.manifest import Manifest
+from storage.references import keys_of
 from storage.registry import RegistryState, RegistryStore
 from storage.registry_tree import NamespaceSummary
 
 # Manifests that one status reads for file counts: a GET each, so a bound on what a look costs.
 MANIFESTS_READ_MAX = 1000
+# Namespaces whose objects one status lists for their garbage: a request per 1,000 objects.
+LISTED_MAX = 100
+DATA_KINDS = {"clusters", "deltas", "ids", "sections"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,12 @@ class NamespaceStatus:
 
     log_end: next offset of the partition. fresh_from: the first offset that may be in no manifest
     yet. indexed_lsn: inclusive, -1 for none. lag: log records of the partition from fresh_from on.
-    files, deltas: None where there are too many namespaces to read every manifest.
+    files and what follows but bytes: None where there are too many namespaces to read every
+    manifest; garbage_bytes, for which the store is listed, where there are more than a hundred.
+    debt_bytes: rows in deltas and dead rows while compaction has a job to do; amplification: bytes
+    written by flushes and compactions over bytes of log records, since the first manifest; clusters
+    and cluster_sizes: how many there are of which size; garbage_bytes: of objects that the newest
+    manifest does not name: their time has not come, or a snapshot holds them.
     """
 
     index: str
@@ -37,6 +51,12 @@ class NamespaceStatus:
     lag: int
     files: int | None
     deltas: int | None
+    clusters: int | None
+    cluster_sizes: str | None
+    unfolded_bytes: int | None
+    debt_bytes: int | None
+    amplification: float | None
+    garbage_bytes: int | None
     bytes: int
 
 
@@ -78,38 +98,25 @@ class Operations:
                 continue
             if index not in (None, owner.info.name) or namespace not in (None, name):
                 continue
-            reads_manifest = read + len(rows) < MANIFESTS_READ_MAX
-            rows.append(await self._row(state, end, owner, name, summary, reads_manifest))
+            before = read + len(rows)
+            manifest = None
+            if before < MANIFESTS_READ_MAX:
+                manifest = await self._manifests.newest(index_id, name, at_least=summary.version)
+            row = await asyncio.to_thread(_row, state, end, owner, name, summary, manifest)
+            if manifest is not None and before < LISTED_MAX:
+                row = replace(row, garbage_bytes=await self._garbage(manifest))
+            rows.append(row)
         return rows
 
-    async def _row(
-        self,
-        state: RegistryState,
-        end: int,
-        owner: CatalogIndex,
-        name: str,
-        summary: NamespaceSummary,
-        reads_manifest: bool,
-    ) -> NamespaceStatus:
-        manifest = None
-        if reads_manifest:
-            manifest = await self._manifests.newest(
-                owner.info.index_id, name, at_least=summary.version
-            )
-        indexed = manifest.indexed_lsn if manifest is not None else summary.indexed_lsn
-        fresh_from = max(state.checkpoint, indexed + 1 if indexed != NO_LSN else 0)
-        return NamespaceStatus(
-            index=owner.info.name,
-            namespace=name,
-            partition=state.partition,
-            records=manifest.record_count if manifest is not None else summary.record_count,
-            log_end=end,
-            fresh_from=fresh_from,
-            indexed_lsn=indexed,
-            lag=max(0, end - fresh_from),
-            files=len(manifest.files) if manifest is not None else None,
-            deltas=sum(f.is_delta for f in manifest.files) if manifest is not None else None,
-            bytes=manifest.byte_count if manifest is not None else summary.byte_count,
+    async def _garbage(self, manifest: Manifest) -> int:
+        prefix = namespace_prefix(manifest.index_id, manifest.namespace)
+        named = keys_of(manifest, prefix)
+        return sum(
+            [
+                info.size
+                async for info in self._parts.store.list(prefix)
+                if info.key not in named and kind_of(info.key) in DATA_KINDS
+            ]
         )
 
     async def indexes(self) -> list[dict[str, Any]]:
@@ -149,6 +156,44 @@ class Operations:
             )
         await self._parts.catalog.revoke_key(found[0].key_id)
         return {"revoked": found[0].key_id}
+
+
+def _row(
+    state: RegistryState,
+    end: int,
+    owner: CatalogIndex,
+    name: str,
+    summary: NamespaceSummary,
+    manifest: Manifest | None,
+) -> NamespaceStatus:
+    indexed = manifest.indexed_lsn if manifest is not None else summary.indexed_lsn
+    fresh_from = max(state.checkpoint, indexed + 1 if indexed != NO_LSN else 0)
+    shape = None if manifest is None else shape_of(manifest, CompactionLimits())
+    return NamespaceStatus(
+        index=owner.info.name,
+        namespace=name,
+        partition=state.partition,
+        records=manifest.record_count if manifest is not None else summary.record_count,
+        log_end=end,
+        fresh_from=fresh_from,
+        indexed_lsn=indexed,
+        lag=max(0, end - fresh_from),
+        files=len(manifest.files) if manifest is not None else None,
+        deltas=None if shape is None else shape.deltas,
+        clusters=None if shape is None else shape.cluster_count,
+        cluster_sizes=None if shape is None else histogram_text(shape.clusters),
+        unfolded_bytes=None if shape is None else shape.unfolded_bytes,
+        debt_bytes=None if shape is None else shape.debt_bytes,
+        amplification=None if manifest is None else _amplification(manifest),
+        garbage_bytes=None,
+        bytes=manifest.byte_count if manifest is not None else summary.byte_count,
+    )
+
+
+def _amplification(manifest: Manifest) -> float | None:
+    if not manifest.ingested_bytes:
+        return None
+    return round(manifest.written_bytes / manifest.ingested_bytes, 2)
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

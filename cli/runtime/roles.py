@@ -19,7 +19,7 @@ from cli.runtime.consumers import (
     opened_cache,
 )
 from cli.runtime.folder import claimed
-from cli.runtime.gauges import show_cache, show_freshness, show_store
+from cli.runtime.gauges import show_amplification, show_cache, show_freshness, show_store
 from cli.runtime.keys import ensure_key, first_words, make_callers
 from cli.runtime.parts import Parts, check_deployment, open_parts
 from core.consumer import LogConsumer
@@ -114,6 +114,7 @@ async def serve_builder(settings: Settings, stopped: Stopped) -> None:
         await builder.start()
         stack.push_async_callback(builder.stop)
         show_store(parts)
+        show_amplification(parts)
         show_cache(parts, cache)
         await stack.enter_async_context(
             _http(parts, settings.builder_host, settings.builder_port, lambda: None)
