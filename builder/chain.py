@@ -71,6 +71,7 @@ class Workshop:
     log_id: str
     log_epoch: int
     fold_bytes: int
+    inline_bytes: int
     metrics: BuilderMetrics
     attached: frozenset[str] = frozenset()
 

@@ -1,10 +1,16 @@
-"""One flush: a batch of log entries becomes a delta, dead rows, an id run and the next manifest."""
+"""One flush: a batch of log entries becomes a delta, dead rows, an id run and the next manifest.
+
+While all rows of a namespace fit in one, they lie inline in the manifest: each flush writes them
+anew, in two puts. The first that is too large for that becomes an ordinary delta with all of them.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+from pyroaring import BitMap
 
 from builder.apply import Fold
 from builder.attach import Attachments
@@ -15,13 +21,13 @@ from core.errors import Unavailable
 from core.log import NO_LSN
 from core.metric import F32
 from core.operations import NamespaceWrite
-from core.records import StoredRecord
 from storage.commit import ManifestConflict
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedObject, put_objects
 from storage.id_run import FileIds, write_runs
 from storage.layout import NamespaceSchema
 from storage.manifest import DataFile, IdRun, Manifest
+from storage.namespace import NamespaceReader
 from storage.rows import Rows
 
 # Others that commit are a rebuild's swap and a zombie, both of them rare.
@@ -93,7 +99,9 @@ async def _follow(
 async def _materialized(
     shop: Workshop, target: Target, fold: Fold, following: Manifest
 ) -> Manifest:
-    """`following` with the fold's state: base rows that live, and the overlay as a delta."""
+    """`following` with the fold's state: base rows that live, and the overlay as a delta, or with
+    all of the base in one where that is tiny.
+    """
     following = msgspec.structs.replace(
         following,
         generation=fold.generation,
@@ -113,11 +121,22 @@ async def _materialized(
         runs += base.id_runs
         # Of what is all dead nothing stays, so nothing is grouped by it either.
         centroids = base.centroids if any(file.live for file in files) else b""
-    records = fold.records()
-    if records:
+    rows = [Rows.of(records, target.schema.dimension)] if (records := fold.records()) else []
+    tiny = all(file.inline for file in files if file.live)
+    if tiny and (rows or any(len(d) > f.dead_count for f, d in _inline(fold))):
+        rows = [*await _inline_rows(shop, fold), *rows]
+        files.clear()
+    if rows:
         schema = target.schema
         matrix = msgspec.structs.replace(following, centroids=centroids).centroid_matrix()
-        delta = await asyncio.to_thread(encode_delta, records, schema, matrix, following.version)
+        delta = await asyncio.to_thread(
+            encode_delta,
+            Rows.concat(rows),
+            schema,
+            matrix,
+            following.version,
+            shop.inline_bytes if tiny else 0,
+        )
         await put_objects(shop.store, schema.prefix, delta.objects)
         written = sum(len(o.data) for o in delta.objects)
         shop.metrics.written_bytes.labels("flush").inc(written)
@@ -129,16 +148,40 @@ async def _materialized(
     return with_files(following, files, runs, centroids)
 
 
+def _inline(fold: Fold) -> list[tuple[DataFile, BitMap]]:
+    """The base's inline files with live rows, and their dead ones by now."""
+    if fold.manifest is None or not fold.keeps_base:
+        return []
+    files = zip(fold.manifest.files, fold.dead, strict=True)
+    return [(file, dead) for file, dead in files if file.inline and len(dead) < file.rows]
+
+
+async def _inline_rows(shop: Workshop, fold: Fold) -> list[Rows]:
+    """The live rows of the base's inline files."""
+    found: list[Rows] = []
+    for file, dead in _inline(fold):
+        assert fold.manifest is not None
+        reader = NamespaceReader(shop.cache, fold.manifest)
+        opened = await reader.file(fold.manifest.files.index(file))
+        live = BitMap(range(file.rows)) - dead
+        found.append(opened.take(np.array(live, dtype=np.int64)))
+    return found
+
+
 def encode_delta(
-    records: Sequence[StoredRecord], schema: NamespaceSchema, centroids: F32, version: int
+    rows: Rows, schema: NamespaceSchema, centroids: F32, version: int, inline_bytes: int
 ) -> Delta:
-    """At least one record; `version` of the manifest to come. CPU-bound: off the event loop."""
-    rows = Rows.of(records, schema.dimension)
+    """At least one row, without objects if it takes at most `inline_bytes`; `version` of the
+    manifest to come. CPU-bound: off the event loop.
+    """
     groups: Groups = ()
     if rows.vectors is not None and len(centroids):
         order, groups = group_order(rows.vectors, centroids, schema.metric)
         rows = rows.take(order)
     encoded = write_delta(rows, schema, groups=groups)
+    (columns,) = encoded.objects
+    if columns.ref.size <= inline_bytes:
+        return Delta((), msgspec.structs.replace(encoded.file, inline=columns.data), ())
     runs = write_runs([FileIds(encoded.file.uuid, rows.ids)], version)
     objects = (*encoded.objects, *(run.object for run in runs))
     file = msgspec.structs.replace(encoded.file, in_runs=True)

@@ -43,5 +43,6 @@ class BuilderParts:
             log_id=self.log_id,
             log_epoch=self.log_epoch,
             fold_bytes=settings.fold_bytes,
+            inline_bytes=settings.inline_bytes,
             metrics=BuilderMetrics(self.metrics),
         )

@@ -12,7 +12,8 @@ class BuilderSettings:
     buffer_bytes, buffer_records: entries accepted and not yet flushed, over all namespaces; beyond,
     `apply` waits. batch_bytes: the most that one flush takes (a log record is never divided).
     fold_bytes: the most that one flush holds of records that it changes; beyond, a flush writes
-    several deltas (a small update by filter may change a whole namespace). flushes, compactions:
+    several deltas (a small update by filter may change a whole namespace). inline_bytes: a
+    namespace whose rows take no more, encoded, lies in its manifest. flushes, compactions:
     how many run at once. tick_s: how often ages are looked at.
     registry_s: the least time between two checkpoints of a partition. stop_s: bound of the last
     flush at `stop` and at an orderly revocation. idle_namespaces, idle_bytes: how many manifests of
@@ -30,6 +31,8 @@ class BuilderSettings:
     buffer_records: int = 500_000
     batch_bytes: int = 64 << 20
     fold_bytes: int = 256 << 20
+    # 10 records of 1,536 dimensions. Each flush writes them twice, in the manifest and its hint.
+    inline_bytes: int = 64 << 10
     flushes: int = 4
     compactions: int = 1
     tick_s: float = 0.1

@@ -10,8 +10,10 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from core.errors import CorruptData
 from core.metric import Metric
 from core.object_store import ObjectStore
+from storage.checksum import checksum
 from storage.file_reader import FileReader, as_bytes
 from storage.id_run import IdRunReader
 from storage.local_copies import CopyCounters, LocalCopies
@@ -92,7 +94,12 @@ class FileCache:
                 vectors = data[1] if file.vectors is not None else None
                 return FileReader(file, prefix, metric, dimension, data[0], vectors)
 
-            found = await self._single_flight(refs, lambda: self._load(prefix, refs, read))
+            def load() -> Awaitable[_Opened]:
+                if file.inline:
+                    return _opened_inline(prefix, file, read)
+                return self._load(prefix, refs, read)
+
+            found = await self._single_flight(refs, load)
         assert isinstance(found, FileReader)
         return found.counted_as(file.lsn_as)
 
@@ -120,7 +127,11 @@ class FileCache:
 
     def holds(self, file: DataFile) -> bool:
         """Whether `open` would answer at once; for planning and for counting hits of one query."""
-        return file.columns.name in self._readers or file.columns.name in self._held
+        return (
+            bool(file.inline)
+            or file.columns.name in self._readers
+            or file.columns.name in self._held
+        )
 
     @property
     def readers(self) -> int:
@@ -226,3 +237,13 @@ class FileCache:
             sum(copy.heap_bytes for copy in copies),
             sum(copy.mapped_bytes for copy in copies),
         )
+
+
+async def _opened_inline(
+    prefix: str, file: DataFile, read: Callable[[list[pa.Buffer]], FileReader]
+) -> _Opened:
+    """A file whose bytes are in the manifest: nothing is fetched."""
+    ref = file.columns
+    if len(file.inline) != ref.size or checksum(file.inline) != ref.checksum:
+        raise CorruptData(f"{prefix}{ref.name}, inline, does not match its size and checksum")
+    return _Opened(read([pa.py_buffer(file.inline)]), len(file.inline), 0)

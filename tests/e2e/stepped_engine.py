@@ -37,6 +37,7 @@ TINY = BuilderSettings(
         job_bytes=1600,
         id_runs=RunLimits(overlap=3, object_bytes=400, garbage_min=10, bare_rows=8),
     ),
+    inline_bytes=2_000,  # a dozen rows
     tick_s=0.01,
     registry_s=0.05,
 )
