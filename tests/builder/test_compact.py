@@ -81,8 +81,19 @@ def deltas(manifest: Manifest) -> tuple[str, ...]:
     return tuple(file.uuid for file in manifest.files if file.is_delta)
 
 
+def smallest(manifest: Manifest) -> int:
+    """The cluster whose file has the fewest live rows."""
+    return min((f for f in manifest.files if f.cluster >= 0), key=lambda f: f.live).cluster
+
+
 # Rows of 16 bytes: clusters of more than 10 are split.
 TIGHT = replace(SMALL, cluster_bytes=80, split_bytes=160)
+
+
+def limits_of(name: str) -> CompactionLimits:
+    """Under which the job of that name is carried out."""
+    return TIGHT if name == "split clusters" else SMALL
+
 
 JOBS: dict[str, tuple[bool, Callable[[Manifest], Compaction]]] = {
     "fold files": (False, lambda m: FoldFiles(everything(m))),
@@ -91,7 +102,7 @@ JOBS: dict[str, tuple[bool, Callable[[Manifest], Compaction]]] = {
     "find centroids": (False, lambda m: FirstClustering(5, ())),
     "cluster again": (True, lambda m: FirstClustering(3, everything(m))),
     "split clusters": (True, lambda m: FoldClusters((1, 3))),
-    "merge clusters": (True, lambda m: MergeClusters((0, 2))),
+    "merge clusters": (True, lambda m: MergeClusters((smallest(m),))),
     "group a delta": (True, lambda m: MergeDeltas(deltas(m)[:1])),
     "uncluster": (True, lambda m: FoldFiles(everything(m))),
     "fold clusters": (True, lambda m: FoldClusters((0, 2))),
@@ -106,8 +117,7 @@ async def test_rows_that_die_during_a_job_are_dead_in_its_files(world: World, na
     """Overwritten, deleted, deleted and written again, between the job's reading and its commit."""
     clustered, job = JOBS[name]
     race = await filled(world, clustered=clustered)
-    limits = TIGHT if name == "split clusters" else SMALL
-    rewrite = await race.begin(job(await race.newest()), limits)
+    rewrite = await race.begin(job(await race.newest()), limits_of(name))
     await world.write(upsert(*(f"r{n}" for n in range(0, 100, 7)), seed=3.0))
     await race.flush()
     await world.write(DeleteIds(tuple(f"r{n}" for n in range(0, 100, 5))), upsert("r50", "new"))
@@ -127,8 +137,7 @@ async def test_rows_that_die_during_a_job_are_dead_in_its_files(world: World, na
 async def test_a_job_over_a_life_that_ended_is_dropped(world: World, name: str, end: str) -> None:
     clustered, job = JOBS[name]
     race = await filled(world, clustered=clustered)
-    limits = TIGHT if name == "split clusters" else SMALL
-    rewrite = await race.begin(job(await race.newest()), limits)
+    rewrite = await race.begin(job(await race.newest()), limits_of(name))
     await world.write(DeleteAll() if end == "delete all" else DeleteNamespace())
     if end == "new life":
         await world.write(CreateNamespace(), upsert("r1"))

@@ -14,8 +14,9 @@ from builder.builder import IndexBuilder
 from builder.chain import Target
 from builder.compact import commit_rewrite, execute
 from builder.garbage import Grace
-from builder.policy import Compaction, plan
+from builder.policy import Compaction, CompactionLimits, plan
 from builder.rebuild import rebuild
+from builder.recluster import recluster
 from core.errors import Unavailable
 from core.filters.parse import parse_filter
 from core.operations import (
@@ -28,7 +29,7 @@ from core.operations import (
 )
 from storage.manifest import Manifest
 from tests.builder.nth_failure import Story, look_for_garbage, run_nth
-from tests.builder.test_compact import JOBS, SCHEMA, filled
+from tests.builder.test_compact import JOBS, SCHEMA, filled, limits_of
 from tests.builder.test_model import History
 from tests.builder.world import COSINE, DENSE, SMALL, World, upsert
 
@@ -95,14 +96,14 @@ async def to_rest(world: World, builder: IndexBuilder) -> None:
 Operate = Callable[[World, IndexBuilder], Awaitable[None]]
 
 
-def one_job(job: Callable[[Manifest], Compaction]) -> Operate:
+def one_job(job: Callable[[Manifest], Compaction], limits: CompactionLimits) -> Operate:
     """This job alone; called again it does it to what it made the first time."""
 
     async def operate(world: World, builder: IndexBuilder) -> None:
         manifest = await world.manifest()
         assert manifest is not None
         shop = world.parts().workshop(world.settings)
-        rewrite = await execute(shop, SCHEMA, manifest, job(manifest), SMALL)
+        rewrite = await execute(shop, SCHEMA, manifest, job(manifest), limits)
         target = Target(SCHEMA, manifest.owner_epoch)
         assert await commit_rewrite(shop, target, manifest, rewrite) is not None
 
@@ -145,6 +146,12 @@ async def rebuilt(world: World, builder: IndexBuilder) -> None:
     await rebuild(world.parts(), world.log, DENSE, settings=world.settings)
 
 
+async def reclustered(world: World, builder: IndexBuilder) -> None:
+    """Beside a builder that has flushed and compacted what came."""
+    await to_rest(world, builder)
+    await recluster(world.parts(), DENSE, settings=world.settings)
+
+
 async def clustered_namespace(world: World) -> None:
     await filled(world, clustered=True)
 
@@ -170,9 +177,10 @@ STORIES = [
     Story("a history", long_log, entry_by_entry),
     Story("garbage collection", garbage, collected),
     Story("rebuild", some_history, rebuilt),
+    Story("recluster", worn_clusters, reclustered),
 ]
 SINGLE_JOBS = [
-    Story(name, clustered_namespace if clustered else many_deltas, one_job(job))
+    Story(name, clustered_namespace if clustered else many_deltas, one_job(job, limits_of(name)))
     for name, (clustered, job) in JOBS.items()
 ]
 
