@@ -250,7 +250,7 @@ async def commit_boundary(
     raise Unavailable(f"{CONFLICTS_MAX} other commits came first, again and again")
 
 
-async def sweep(store: ObjectStore, pins: Pins) -> Swept:
+async def sweep(store: ObjectStore, pins: Pins, *, dry_run: bool = False) -> Swept:
     """Delete all of a namespace of an index that was deleted: its id never comes back. What
     snapshots and branches name stays.
     """
@@ -271,6 +271,7 @@ async def sweep(store: ObjectStore, pins: Pins) -> Swept:
     old = [*pinned.over, *(info for info in listed if info.key not in pinned.used)]
     for start in range(0, len(old), DELETES_AT_ONCE):
         part = old[start : start + DELETES_AT_ONCE]
-        await asyncio.gather(*(store.delete(info.key) for info in part))
+        if not dry_run:
+            await asyncio.gather(*(store.delete(info.key) for info in part))
         swept.add(part, prefix)
     return swept
