@@ -18,6 +18,7 @@ from builder.settings import BuilderSettings
 from core.errors import Fenced, ObjectNotFound, Unavailable
 from core.indexes import IndexInfo
 from core.partition import partition_of, wal_key
+from storage.file_cache import FileCache
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
 from storage.store_clock import StoreClock
@@ -28,12 +29,15 @@ TRIES = 16
 
 @dataclass(slots=True)
 class Beside:
-    """One namespace of a living index, from outside of its builder."""
+    """One namespace of a living index, from outside of its builder. caches: others in this process
+    that must not keep what is deleted.
+    """
 
     parts: BuilderParts
     index: IndexInfo
     namespace: str
     settings: BuilderSettings = field(default_factory=BuilderSettings)
+    caches: tuple[FileCache, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -53,7 +57,8 @@ class Beside:
 
     async def collect(self, grace: Grace) -> Swept:
         swept = await (await self.collection(grace)).run(self._commit_boundary)
-        self.parts.cache.forget(swept.names)
+        for cache in (self.parts.cache, *self.caches):
+            cache.forget(swept.names)
         return swept
 
     async def rewrite(self, manifest: Manifest, job: Compaction) -> bool:

@@ -18,6 +18,7 @@ from storage.commit import ManifestStore
 from storage.file_cache import FileCache
 from storage.manifest import DataFile, Manifest, memory_of
 from storage.namespace import NamespaceReader
+from storage.references import objects_of
 
 # A manifest is some kilobytes, with a tiny namespace's records inside up to a hundred, with
 # centroids up to some megabytes for the largest.
@@ -213,6 +214,9 @@ class ManifestCache:
         if known is not None and manifest is not None and known.version == manifest.version:
             known.read_s = asked_s
             return known
+        if known is not None and known.manifest is not None:
+            # Nobody asks for them again; and what a purge takes must be gone here as well.
+            self._files.forget(_without(known.manifest, manifest))
         reader = None
         if manifest is not None and manifest.files:
             reader = NamespaceReader(self._files, manifest)
@@ -243,3 +247,14 @@ class ManifestCache:
 
 def _size(file: DataFile) -> int:
     return file.columns.size + (0 if file.vectors is None else file.vectors.size)
+
+
+def _without(known: Manifest, following: Manifest | None) -> list[str]:
+    """Names of the objects of files and id runs that only the first one has."""
+    files = set() if following is None else {file.uuid for file in following.files}
+    runs = set() if following is None else {run.object.name for run in following.id_runs}
+    gone = objects_of(
+        [file for file in known.files if file.uuid not in files],
+        [run for run in known.id_runs if run.object.name not in runs],
+    )
+    return [ref.name for _, ref in gone]

@@ -22,7 +22,7 @@ Line = dict[str, Any]
 Lines = AsyncGenerator[Line, None]
 
 # What waits for entries to be indexed: on a folder that no server has, they do it themselves.
-NEED_BUILDER = ("snapshot-create", "branch", "restore")
+NEED_BUILDER = ("snapshot-create", "branch", "restore", "purge")
 ROLE = "snapshots"
 
 
@@ -46,7 +46,7 @@ async def create_lines(
         async with _branches(parts, cache) as branches:
             if namespace is None:
                 await branches.everything_indexed()
-            async for place in _places(parts, info, namespace, deleted=False):
+            async for place in namespaces_of(parts, info, namespace, deleted=False):
                 rows.append(_row(await branches.snapshot(place, name)))
                 tell("taking snapshots", len(rows), len(rows))
         return rows
@@ -62,7 +62,7 @@ async def list_lines(parts: Parts, index: str, namespace: str | None = None) -> 
     async def work(cache: FileCache, tell: Tell) -> list[Line]:
         rows: list[Line] = []
         async with _branches(parts, cache) as branches:
-            async for place in _places(parts, info, namespace, deleted=True):
+            async for place in namespaces_of(parts, info, namespace, deleted=True):
                 rows += [_row(one) for one in await branches.snapshots(place)]
         return rows
 
@@ -79,7 +79,7 @@ async def delete_lines(
     async def work(cache: FileCache, tell: Tell) -> Line:
         found: list[Snapshot] = []
         async with _branches(parts, cache) as branches:
-            async for place in _places(parts, info, namespace, deleted=True):
+            async for place in namespaces_of(parts, info, namespace, deleted=True):
                 all_of = await branches.snapshots(place)
                 found += [one for one in all_of if snapshot in (one.id, one.name)]
             if len(found) != 1:
@@ -154,7 +154,7 @@ async def _both(
     return Place(info, canonical_namespace(namespace)), target
 
 
-async def _places(
+async def namespaces_of(
     parts: Parts, info: IndexInfo, namespace: str | None, *, deleted: bool
 ) -> AsyncIterator[Place]:
     """The one that is named, or all that the registries know."""

@@ -35,9 +35,11 @@ async def opened_cache(parts: Parts, role: str) -> AsyncIterator[FileCache]:
     assert_annoy_layout()
     with claimed(parts.settings.cache_folder, role) as folder:
         cache = FileCache(parts.store, folder, parts.settings.cache_bytes)
+        parts.caches.append(cache)
         try:
             yield cache
         finally:
+            parts.caches.remove(cache)
             await cache.close()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.clock import Clock, SystemClock
@@ -22,6 +22,7 @@ from infra.objects.open import open_store
 from infra.objects.retrying import RetryingStore
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from storage.file_cache import FileCache
 from storage.layout import kind_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ ANSWER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The opened adapters of one process. `store` retries, and counts every request it makes."""
+    """The opened adapters of one process. `store` retries, and counts every request it makes.
+    caches: those that are open now.
+    """
 
     settings: Settings
     clock: Clock
@@ -50,6 +53,7 @@ class Parts:
     catalog: Catalog
     directory: CatalogDirectory
     epoch: LogEpoch
+    caches: list[FileCache] = field(default_factory=list)
 
     @property
     def partitions(self) -> int:

@@ -13,6 +13,7 @@ from cli.runtime.branching import (
     list_lines,
     restore_lines,
 )
+from cli.runtime.erasing import gc_lines, purge_lines
 from cli.runtime.examine import examine
 from cli.runtime.inspecting import inspect_lines
 from cli.runtime.operations import Operations, as_rows
@@ -73,6 +74,8 @@ VERBS: dict[str, Callable[..., Lines]] = {
     "snapshot-delete": delete_lines,
     "branch": branch_lines,
     "restore": restore_lines,
+    "gc": gc_lines,
+    "purge": purge_lines,
     "doctor": _doctor,
     "keys-create": _create_key,
     "keys-list": _list_keys,
