@@ -87,7 +87,7 @@ class Jobs:
     async def _flush_batch(self, owned: OwnedPartition, work: NamespaceWork) -> Manifest | None:
         target = await self._target(owned, work)
         if work.manifest is None or work.paused:
-            work.manifest = await newest(self._shop, target.schema)
+            work.manifest = await self._newest(owned, target)
             if work.manifest is not None and work.manifest.indexed_lsn >= owned.applied:
                 # a replay; or a log that lost what was indexed
                 await check_end(self._parts.log, owned.number, work.manifest.indexed_lsn)
@@ -121,7 +121,7 @@ class Jobs:
         target = await self._target(owned, work)
         async with work.lock:
             if work.manifest is None:
-                work.manifest = await newest(self._shop, target.schema)
+                work.manifest = await self._newest(owned, target)
             snapshot = work.manifest
         if snapshot is None:
             return None
@@ -157,6 +157,24 @@ class Jobs:
         found = await newest(self._shop, target.schema)
         if known is None or found is None or found.version <= known.version:
             raise CorruptData(f"a file of the newest manifest is missing: {error}") from error
+        return found
+
+    async def _newest(self, owned: OwnedPartition, target: Target) -> Manifest | None:
+        """The newest manifest. `CorruptData` if it is older than what the registry says: then a
+        newer one is lost with its copy, and to go on from here would lose the entries between.
+        """
+        schema = target.schema
+        found = await newest(self._shop, schema)
+        known = await self._parts.registry.get(owned.state, (schema.index_id, schema.namespace))
+        if known is None:
+            return found
+        reached = (-1, NO_LSN) if found is None else (found.generation, found.indexed_lsn)
+        if reached < (known.generation, known.indexed_lsn):
+            raise CorruptData(
+                f"manifest {known.version} of {schema.prefix} is missing: the registry says that "
+                f"the namespace is indexed up to LSN {known.indexed_lsn}, the newest manifest that "
+                f"is there says {reached[1]}; put it back or rebuild the namespace"
+            )
         return found
 
     async def _target(self, owned: OwnedPartition, work: NamespaceWork) -> Target:

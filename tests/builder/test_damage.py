@@ -264,6 +264,33 @@ async def test_the_builder_pauses_one_namespace_and_goes_on_when_the_file_is_bac
     await world.check()
 
 
+async def test_a_lost_newest_manifest_does_not_lose_what_it_held(damaged: Damaged) -> None:
+    """Its copy is lost with it: an older state would be taken for the newest, and what was indexed
+    since, below the checkpoint, would never come back. The registry remembers.
+    """
+    world = damaged.world
+    damage_all(damaged, "manifest", "missing")
+    world.cache, world.manifests = damaged.cache(), ManifestStore(damaged.store, limits=LIMITS)
+    builder = await running(world, paused_retry_s=0.05)
+    await world.write(upsert("r3", "after", seed=2.0))
+    await world.feed_all(builder)
+
+    async def paused() -> bool:
+        namespaces = builder.status().partitions[0].namespaces
+        return any("the registry says" in n.paused for n in namespaces if n.namespace == "n")
+
+    await until(paused, "the builder does not go on from an older state")
+    await rebuild(world.parts(), world.log, DENSE, "n", settings=world.settings)
+
+    async def healed() -> bool:
+        return builder.committable(0) == await world.log.end_offset(0)
+
+    await until(healed, "the builder goes on from the rebuilt manifest")
+    await builder.stop()
+    await world.check()
+    await damaged.read_all()
+
+
 @pytest.mark.parametrize("how", ["half", "missing"])
 @pytest.mark.parametrize("kind", [*KINDS, "manifest"])
 async def test_a_rebuild_makes_a_damaged_namespace_anew(
