@@ -191,14 +191,11 @@ class Fold:
             return
         wanted = {op.id for _, op in steps if isinstance(op, UpdateById)}
         wanted -= self.overlay.keys() | self._read.keys()
-        by_file: dict[int, list[int]] = {}
-        for at in (await self._base.locate(sorted(wanted))).values():
-            if at.row not in self.dead[at.file]:
-                by_file.setdefault(at.file, []).append(at.row)
-        readers = await self._base.files(list(by_file))
-        for (file, rows), opened in zip(by_file.items(), readers, strict=True):
-            taken = await asyncio.to_thread(opened.take, np.array(rows, dtype=np.int64))
-            for number, row in enumerate(rows):
+        parts = list((await self._base.find(sorted(wanted))).by_file())
+        readers = await self._base.files([file for file, _, _ in parts])
+        for (file, _, rows), opened in zip(parts, readers, strict=True):
+            taken = await asyncio.to_thread(opened.take, rows)
+            for number, row in enumerate(rows.tolist()):
                 self._read[taken.ids[number]] = (file, row, taken.stored(number))
 
     async def _place(self) -> None:
@@ -207,8 +204,8 @@ class Fold:
         Reads id runs, and no data file but bare ones.
         """
         if self._unplaced and self.keeps_base:
-            for at in (await self._base.locate(sorted(self._unplaced))).values():
-                self.dead[at.file].add(at.row)
+            for file, _, rows in (await self._base.find(sorted(self._unplaced))).by_file():
+                self.dead[file] |= BitMap(rows.tolist())
         self._unplaced.clear()
 
     async def _apply_filter(self, lsn: int, operation: FilterOperation) -> None:

@@ -132,14 +132,11 @@ class IdRunReader:
     def alive(self, entries: I64, dead_of: DeadOf) -> Mask:
         """bool (n,): which of these entries are live."""
         numbers, rows = self.numbers[entries], self.rows[entries]
-        order = np.argsort(numbers, kind="stable")
-        used, first = np.unique(numbers[order], return_index=True)
         alive = np.zeros(len(entries), dtype=np.bool_)
-        parts = np.split(order, first[1:]) if len(order) else []
-        for number, part in zip(used.tolist(), parts, strict=True):
+        for number, part in grouped(numbers):
             dead = dead_of(self.uuid(number))
             if dead is not None:
-                alive[part] = ~_in_bitmap(rows[part], dead) if dead else True
+                alive[part] = ~rows_in(dead, rows[part]) if dead else True
         return alive
 
     def hashes_by_entry(self) -> U32:
@@ -316,7 +313,16 @@ def _upper(ids: Sequence[str]) -> U32:
     return (id_hashes(ids) >> np.uint64(32)).astype(np.uint32)
 
 
-def _in_bitmap(rows: U32, bitmap: BitMap) -> Mask:
+def grouped(keys: npt.NDArray[np.integer]) -> Iterator[tuple[int, I64]]:
+    """(key, the places that have it), ascending by key."""
+    if len(keys):
+        order = np.argsort(keys, kind="stable")
+        used, first = np.unique(keys[order], return_index=True)
+        yield from zip(used.tolist(), np.split(order, first[1:]), strict=True)
+
+
+def rows_in(bitmap: BitMap, rows: npt.NDArray[np.integer]) -> Mask:
+    """bool (n,): which of the rows the bitmap has."""
     if len(rows) < 64:  # one look-up takes 0.1 us; unpacking the bitmap, 1 us for 1,000 rows
-        return np.fromiter((row in bitmap for row in rows.tolist()), np.bool_, len(rows))
+        return np.array([row in bitmap for row in rows.tolist()], dtype=np.bool_)
     return np.isin(rows, np.frombuffer(bitmap.to_array(), dtype=np.uint32))

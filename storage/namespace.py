@@ -1,8 +1,7 @@
 """One manifest and its files together: which rows are live, where an id is, ids in order."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from storage.file_reader import FileReader
 from storage.id_run import AskedIds, IdRunReader
 from storage.layout import namespace_prefix
 from storage.listing import list_ids
+from storage.lookup import NOTHING, Found, Location, live, of_file, of_run
 from storage.manifest import IdRun, Manifest
 from storage.rows import Rows
 
@@ -23,14 +23,6 @@ from storage.rows import Rows
 OPEN_AT_ONCE = 64
 
 I64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Location:
-    """`file` is a place in the manifest's `files`."""
-
-    file: int
-    row: int
 
 
 class NamespaceReader:
@@ -110,33 +102,52 @@ class NamespaceReader:
         reader = await self.file(place)
         return await asyncio.to_thread(reader.take, self.live_rows(place))
 
-    async def locate(self, ids: Sequence[str]) -> dict[str, Location]:
-        """Where the live record of each id is; ids that have none are left out.
+    async def find(self, ids: Sequence[str]) -> Found:
+        """The live rows of these ids; ids that have none are left out.
 
         Opens the runs whose range has one of the ids, and bare files; no other.
         """
         if not ids or not self.manifest.files:
-            return {}
+            return NOTHING
         asked = await asyncio.to_thread(AskedIds, ids)
-        spans = [(run, *asked.within(run)) for run in self.manifest.id_runs]
-        spans = [(run, start, end) for run, start, end in spans if start < end]
+        spans = [(run, asked.within(run)) for run in self.manifest.id_runs]
+        spans = [(run, (start, end)) for run, (start, end) in spans if start < end]
         bare = self.bare
-        runs, files = await asyncio.gather(
-            self.runs([run for run, _, _ in spans]), self.files(bare)
-        )
-        within = [(start, end) for _, start, end in spans]
-        return await asyncio.to_thread(
-            self._located, asked, zip(runs, within, strict=True), zip(bare, files, strict=True)
-        )
+        runs, files = await asyncio.gather(self.runs([run for run, _ in spans]), self.files(bare))
+
+        def find() -> Found:
+            hits = [
+                of_run(run, asked, span, self._places)
+                for run, (_, span) in zip(runs, spans, strict=True)
+            ]
+            hits += [of_file(n, file, asked) for n, file in zip(bare, files, strict=True)]
+            return live(hits, self.dead, asked)
+
+        try:
+            return await asyncio.to_thread(find)
+        except CorruptData as error:
+            where = f"{self.prefix}, manifest {self.manifest.version}"
+            raise CorruptData(f"{where}: {error}") from error
+
+    async def locate(self, ids: Sequence[str]) -> dict[str, Location]:
+        """As `find`, by id."""
+        found = await self.find(ids)
+        places = zip(found.files.tolist(), found.rows.tolist(), strict=True)
+        return {name: Location(*at) for name, at in zip(found.ids, places, strict=True)}
 
     async def read(self, ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The live record of each id; ids that have none are left out."""
-        located = await self.locate(ids)
-        by_file: dict[int, list[tuple[str, int]]] = {}
-        for record_id, at in located.items():
-            by_file.setdefault(at.file, []).append((record_id, at.row))
-        readers = await self.files(list(by_file))
-        return await asyncio.to_thread(_read, list(by_file.values()), readers)
+        parts = list((await self.find(ids)).by_file())
+        readers = await self.files([place for place, _, _ in parts])
+
+        def read() -> dict[str, StoredRecord]:
+            found: dict[str, StoredRecord] = {}
+            for (_, names, rows), reader in zip(parts, readers, strict=True):
+                taken = reader.take(rows)
+                found.update((name, taken.stored(at)) for at, name in enumerate(names))
+            return found
+
+        return await asyncio.to_thread(read)
 
     async def list_ids(
         self, prefix: str = "", after: str | None = None, limit: int = 100
@@ -145,53 +156,3 @@ class NamespaceReader:
         point).
         """
         return await list_ids(self, prefix, after, limit)
-
-    def _located(
-        self,
-        asked: AskedIds,
-        runs: Iterable[tuple[IdRunReader, tuple[int, int]]],
-        bare: Iterable[tuple[int, FileReader]],
-    ) -> dict[str, Location]:
-        located: dict[str, Location] = {}
-
-        def add(which: int, at: Location) -> None:
-            name = asked.ids[which]
-            if located.setdefault(name, at) != at:
-                raise CorruptData(
-                    f"{self.prefix}: id {name!r} is live twice in manifest "
-                    f"{self.manifest.version}: {located[name]} and {at}"
-                )
-
-        for run, (start, end) in runs:
-            which, entries = run.find(asked, start, end)
-            alive = run.alive(entries, self.dead_of)
-            which, entries = which[alive], entries[alive]
-            rows, numbers = run.rows[entries].tolist(), run.numbers[entries].tolist()
-            for found, number, row in zip(which.tolist(), numbers, rows, strict=True):
-                add(found, Location(self._places[run.uuid(number)], row))
-        for place, reader in bare:
-            dead = self.dead(place)
-            for found, row in _scan(asked, reader):
-                if row not in dead:
-                    add(found, Location(place, row))
-        return located
-
-
-def _scan(asked: AskedIds, reader: FileReader) -> Iterator[tuple[int, int]]:
-    """(place in `asked`, row) of the rows of a file that no id run covers."""
-    rows = np.flatnonzero(np.isin(reader.hashes, asked.hashes))
-    places = {name: place for place, name in enumerate(asked.ids)} if len(rows) else {}
-    for row, name in zip(rows.tolist(), reader.ids(rows), strict=True):
-        if name in places:
-            yield places[name], row
-
-
-def _read(
-    asked: Sequence[list[tuple[str, int]]], readers: Sequence[FileReader]
-) -> dict[str, StoredRecord]:
-    found: dict[str, StoredRecord] = {}
-    for pairs, reader in zip(asked, readers, strict=True):
-        rows = reader.take([row for _, row in pairs])
-        for place, (record_id, _) in enumerate(pairs):
-            found[record_id] = rows.stored(place)
-    return found

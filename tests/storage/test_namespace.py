@@ -16,8 +16,9 @@ from storage.delta_file import write_delta
 from storage.encoded_file import put_objects
 from storage.file_cache import FileCache
 from storage.id_run import EncodedRun, FileIds, merge_runs, write_runs
+from storage.lookup import Location
 from storage.manifest import DataFile, IdRun, Manifest
-from storage.namespace import Location, NamespaceReader
+from storage.namespace import NamespaceReader
 from storage.rows import Rows
 from tests.storage.memory_store import MemoryStore
 from tests.storage.samples import (
