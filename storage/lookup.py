@@ -24,8 +24,9 @@ class Location:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """`ids[i]` is live in row `rows[i]` of `files[i]`, a place in the manifest's `files`; each id once,
-    in order.
+    """`ids[i]` is live in row `rows[i]` of file `files[i]`, a place in the manifest's `files`.
+
+    Each id once, ascending.
     """
 
     ids: list[str]
