@@ -18,7 +18,7 @@ from core.errors import (
     InvalidRequest,
     NotFound,
 )
-from core.indexes import IndexInfo
+from core.indexes import IndexInfo, IndexState
 from core.log import NO_LSN
 from core.operations import Attach, Entry, NamespaceWrite
 from ingest.writer import LogWriter
@@ -36,7 +36,7 @@ APPEND_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A namespace (canonical name) of a living index."""
+    """A namespace (canonical name); of an index that is deleted only its snapshots count."""
 
     index: IndexInfo
     namespace: str
@@ -95,8 +95,7 @@ class Branches:
                 f"{place} has {len(own)} snapshots, the most there may be; delete some first"
             )
         await self._indexed.everything(*place.key)
-        kind, now_ms = SnapshotKind.SNAPSHOT, self._parts.clock.now_ms()
-        return await self._store.take(*place.key, name=name, kind=kind, created_ms=now_ms)
+        return await self._taken(place, SnapshotKind.SNAPSHOT, name=name)
 
     async def everything_indexed(self) -> None:
         """All namespaces that were written to are in the registries. `DeadlineExceeded`."""
@@ -135,10 +134,7 @@ class Branches:
         """
         await self._check_target(source, target)
         await self._indexed.everything(*source.key)
-        kind, now_ms = SnapshotKind.BRANCH, self._parts.clock.now_ms()
-        pin = await self._store.take(
-            *source.key, name="", kind=kind, created_ms=now_ms, holder=target.key
-        )
+        pin = await self._taken(source, SnapshotKind.BRANCH, holder=target.key)
         return await self._attached(target, pin)
 
     async def restore(
@@ -189,6 +185,20 @@ class Branches:
             snapshot="" if snapshot is None else snapshot.id,
             replayed=written.records,
         )
+
+    async def _taken(
+        self, place: Place, kind: SnapshotKind, name: str = "", holder: tuple[str, str] = ("", "")
+    ) -> Snapshot:
+        now_ms = self._parts.clock.now_ms()
+        made = await self._store.take(
+            *place.key, name=name, kind=kind, created_ms=now_ms, holder=holder
+        )
+        # Of a deleted index everything goes that no snapshot names, without further notice.
+        index = await self._parts.directory.find(place.index.index_id)
+        if index is None or index.state is not IndexState.READY:
+            await self._store.delete(made)
+            raise NotFound(f"index {place.index.name} is deleted")
+        return made
 
     async def _entry(self, entry: Entry, target: Place) -> Entry:
         """As the target's log gets it; what the source was made of is pinned for the target."""

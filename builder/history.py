@@ -8,7 +8,7 @@ from core.errors import FailedPrecondition, InvalidRequest
 from core.log import NO_LSN, LogRecord
 from core.operations import NamespaceWrite
 from core.partition import partition_of, wal_key
-from ingest.admit import Admitted, admit
+from ingest.admit import Admitted, Skipped, admit
 from storage.snapshots import Snapshot, SnapshotKind
 
 READ_BYTES = 8 << 20
@@ -112,6 +112,11 @@ class History:
                 at = record.offset + 1
                 if mine:
                     verdict = await admit(record, parts.directory, parts.partitions)
+                    if isinstance(verdict, Skipped):
+                        raise FailedPrecondition(
+                            f"{verdict.reason}, so its log is not replayed; restore a snapshot "
+                            "without a point in time"
+                        )
                     if isinstance(verdict, Admitted):
                         yield verdict.write
             progress(at - start, end - start)

@@ -81,11 +81,8 @@ class Pins:
             if pin is None or await self._is_over(pin, info):
                 over.append(info)
                 continue
-            try:
-                manifest = await self._snapshots.manifest(pin)
-            except CorruptData as error:
-                raise _unreadable(info, error) from error
-            used |= keys_of(manifest, pin.home) & set(keys)
+            if keys:
+                used |= await self._named(pin, info) & set(keys)
             temporary += pin.kind is SnapshotKind.BRANCH or pin.home != self.prefix
         return Pinned(over, frozenset(used), temporary)
 
@@ -101,6 +98,12 @@ class Pins:
         """None if it is gone by now."""
         try:
             return await self._snapshots.read(self.prefix, info.key.rpartition("/")[2])
+        except CorruptData as error:
+            raise _unreadable(info, error) from error
+
+    async def _named(self, pin: Snapshot, info: ObjectInfo) -> frozenset[str]:
+        try:
+            return keys_of(await self._snapshots.manifest(pin), pin.home)
         except CorruptData as error:
             raise _unreadable(info, error) from error
 

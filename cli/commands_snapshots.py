@@ -47,7 +47,10 @@ def snapshot_create(
 @json_option
 @plain_errors
 def snapshot_list(index: str, namespace: str | None, data: Path | None, as_json: bool) -> None:
-    """List snapshots, also those of namespaces that are deleted."""
+    """List snapshots, also those of deleted namespaces.
+
+    A deleted index keeps its snapshots; name it by its id.
+    """
     found = ask(data, "snapshot-list", {"index": index, "namespace": namespace})
     _show(found, as_json, f"{index} has no snapshot")
 
@@ -123,6 +126,7 @@ def restore(
     """Make a new namespace of a snapshot, or of a point in time.
 
     A point in time is a snapshot and the entries of the log since then, as far as it is kept.
+    What a deleted index left is restored with --to-index; name it by its id.
     """
     arguments = {
         "index": index,

@@ -57,7 +57,7 @@ async def create_lines(
 
 
 async def list_lines(parts: Parts, index: str, namespace: str | None = None) -> Lines:
-    info = await named_index(parts, index)
+    info = await _with_snapshots(parts, index)
 
     async def work(cache: FileCache, tell: Tell) -> list[Line]:
         rows: list[Line] = []
@@ -74,7 +74,7 @@ async def list_lines(parts: Parts, index: str, namespace: str | None = None) -> 
 async def delete_lines(
     parts: Parts, index: str, snapshot: str, namespace: str | None = None
 ) -> Lines:
-    info = await named_index(parts, index)
+    info = await _with_snapshots(parts, index)
 
     async def work(cache: FileCache, tell: Tell) -> Line:
         found: list[Snapshot] = []
@@ -144,12 +144,18 @@ async def restore_lines(
             yield line
 
 
+async def _with_snapshots(parts: Parts, name: str) -> IndexInfo:
+    """By name, or by id: a deleted index keeps its snapshots. `NotFound`."""
+    found = await parts.directory.find(name)
+    return await named_index(parts, name) if found is None else found
+
+
 async def _both(
     parts: Parts, index: str, namespace: str | None, to: str, to_index: str | None
 ) -> tuple[Place, Place]:
     """Source and target."""
-    info = await named_index(parts, index)
-    other = info if to_index is None else await named_index(parts, to_index)
+    info = await _with_snapshots(parts, index)
+    other = await named_index(parts, info.name if to_index is None else to_index)
     target = Place(other, checked_namespace(canonical_namespace(to)))
     return Place(info, canonical_namespace(namespace)), target
 

@@ -25,7 +25,7 @@ from core.errors import (
     InvalidRequest,
     NotFound,
 )
-from core.indexes import IndexInfo
+from core.indexes import IndexInfo, IndexState
 from core.log import Headers, LogRecord
 from core.operations import DeleteAll, DeleteIds, DeleteNamespace
 from core.records import StoredRecord
@@ -278,6 +278,28 @@ async def test_another_index_of_the_same_schema(office: Office) -> None:
     office.world.directory.indexes["twin"] = twin
     await office.branches.branch(place(), place("b", twin))
     await office.holds(office.records(), "b", twin)
+
+
+async def test_a_deleted_index_keeps_its_snapshots_and_nothing_else(office: Office) -> None:
+    twin = replace(DENSE, index_id="twin", name="twin")
+    directory = office.world.directory
+    directory.indexes["twin"] = twin
+    made = await office.branches.snapshot(place(), "s")
+    gone = replace(DENSE, state=IndexState.DELETED)
+    directory.indexes["dense"] = gone
+    for refused in (
+        office.branches.snapshot(place(info=gone), "t"),
+        office.branches.branch(place(info=gone), place("b", twin)),
+    ):
+        with pytest.raises(NotFound, match="is deleted"):
+            await refused
+    lsn = made.indexed_lsn
+    await office.world.write(upsert("late"))
+    source, target = place(info=gone), place("b", twin)
+    with pytest.raises(FailedPrecondition, match="without a point in time"):
+        await office.branches.restore(source, place("c", twin), moment=Moment(lsn=lsn + 3))
+    await office.branches.restore(source, target, snapshot=made)
+    assert len(await office.world.held("twin", "b")) == made.record_count
 
 
 async def test_a_damaged_snapshot_is_named(office: Office) -> None:

@@ -150,6 +150,7 @@ async def branch(world: World, builder: IndexBuilder) -> None:
             await branches.branch(SOURCE, TARGET)
         except AlreadyExists:
             assert world.truth["dense", "b"].records, "the entry of an earlier call"
+        await world.write(upsert("on top"), ns="b")
 
     await beside(world, builder, act)
 
@@ -172,6 +173,7 @@ async def branch_again(world: World, builder: IndexBuilder) -> None:
             await branches.branch(Place(DENSE, "middle"), TARGET)
         except AlreadyExists:
             assert "of the middle" in world.truth["dense", "b"].records
+        await world.write(upsert("on top"), ns="b")
 
     await beside(world, builder, act)
 

@@ -346,7 +346,7 @@ _anything = st.recursive(
 )
 
 
-@given(_anything, st.sampled_from(["upsert", "update", "delete", "create_namespace"]))
+@given(_anything, st.sampled_from(["upsert", "update", "delete", "create_namespace", "attach"]))
 async def test_no_values_whatever_stop_the_partition(value: object, op: str) -> None:
     vector = {"id": "a", "values": [1, 2, 3], "metadata": value}
     for body in (
@@ -355,5 +355,6 @@ async def test_no_values_whatever_stop_the_partition(value: object, op: str) -> 
         {"ids": value},
         {"filter": value, "setMetadata": {}},
         {"id": "a", "setMetadata": value, "values": value, "sparseValues": value},
+        {**attach(), "snapshot": value, "sourceIndex": value},
     ):
-        await judge(logged({"op": op, **body}))
+        await judge(logged({**body, "op": op}))

@@ -26,6 +26,7 @@ from storage.snapshots import (
 )
 from tests.storage.memory_store import MemoryStore
 from tests.storage.samples import DENSE, opened, put_file, sample_manifest, sample_rows
+from tests.storage.test_sections import LIMITS, a_manifest, plain
 
 OTHER = namespace_prefix("index-1", "other")
 BRANCH = NamespaceSchema(DENSE.index_id, "branch", DENSE.metric, DENSE.dimension)
@@ -232,3 +233,32 @@ async def test_attached_files_keep_their_place_and_count_as_of_the_attach(
     assert shared.by_id is own.by_id
     assert manifest.files[0].lsn_as == NO_LSN
     await cache.close()
+
+
+async def test_a_big_manifest_costs_as_many_requests_as_a_small_one() -> None:
+    """Its sections are named, not copied: taking it, reading it, and committing the branch."""
+    costs = []
+    for files in (60, 900):
+        store = MemoryStore()
+        manifests = ManifestStore(store, limits=LIMITS)
+        shelf = SnapshotStore(store, manifests)
+        source = await manifests.commit(a_manifest(files, 20, runs=5))
+        assert len(source.sections) > 4
+        store.calls.clear()
+        key = (DENSE.index_id, DENSE.namespace)
+        made = await shelf.take(*key, name="", kind=SnapshotKind.BRANCH, created_ms=1)
+        copied = await shelf.manifest(made)
+        assert plain(copied) == plain(source)
+        attached = as_attached(copied, made.home, 7)
+        target = msgspec.structs.replace(attached, namespace="branch", commit_uuid="b", version=1)
+        # Another process, which has nothing of it in memory.
+        elsewhere = ManifestStore(store, limits=LIMITS)
+        await elsewhere.commit(target)
+        costs.append(dict(store.calls))
+        found = await ManifestStore(store, limits=LIMITS).newest(DENSE.index_id, "branch")
+        assert found is not None
+        assert plain(found) == plain(target)
+        assert {file.lsn_as for file in found.files} == {7}
+        assert {s.object.name for s in found.sections} == {s.object.name for s in source.sections}
+    assert costs[0] == costs[1]
+    assert sum(costs[0].values()) <= 24
