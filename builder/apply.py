@@ -8,6 +8,7 @@ marked dead before anything looks at base rows again.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+import msgspec
 import numpy as np
 from pyroaring import BitMap
 
@@ -155,7 +156,9 @@ class Fold:
             if manifest is not None:
                 self._begin(lsn)
                 self.attached = entry.snapshot_id
-                self._adopt(manifest)
+                # What it has cost to write was another namespace's expense.
+                written = 0 if self.manifest is None else self.manifest.written_bytes
+                self._adopt(msgspec.structs.replace(manifest, written_bytes=written))
 
     def _is_empty(self) -> bool:
         if any(stored is not None for stored in self.overlay.values()):

@@ -101,6 +101,36 @@ async def test_both_go_their_own_ways(world: World, index: str, seed: int) -> No
             await world.check()
 
 
+@pytest.mark.parametrize("inline_bytes", [3_000, 64 << 10], ids=["outgrown", "tiny"])
+async def test_a_tiny_namespace_is_branched_in_its_manifest(
+    world: World, inline_bytes: int
+) -> None:
+    """There are no files to share: the rows come with the snapshot object."""
+    world.settings = replace(world.settings, inline_bytes=inline_bytes)
+    builder = await opened(world)
+    await world.write(upsert("a", "b", "c", color="red"))
+    await flushed(world, builder)
+    lsn, pin = await world.branch("b")
+    await flushed(world, builder)
+    await world.check()
+    branch = await manifest_of(world, "b")
+    assert [(bool(f.inline), f.lsn_as) for f in branch.files] == [(True, lsn)]
+    assert await world.snapshots.list(pin.home) == [pin]
+    for ns in ("b", "n"):
+        await world.write(upsert("b", *(f"{ns}{n}" for n in range(40))), ns=ns)
+        await world.write(UpdateByFilter(parse_filter({"color": "red"}), {"late": True}), ns=ns)
+        await world.write(DeleteIds(("c",)), ns=ns)
+    await flushed(world, builder)
+    await world.check()
+    assert all(file.inline for file in (await manifest_of(world, "b")).files) == (
+        inline_bytes > 3_000
+    )
+    await world.branch("again", ns="b")
+    await flushed(world, builder)
+    await builder.compact()
+    await world.check()
+
+
 async def test_entries_after_the_attach_apply_on_top_in_one_flush(world: World) -> None:
     """Ids, patches, filters: all of them meet the records that came with it."""
     builder = await filled(world)
