@@ -163,6 +163,6 @@ def run_job(manifest: Manifest, goal: int) -> Compaction | None:
     if sum(run.entries for run in manifest.id_runs) == covered:
         return None
     for run in manifest.id_runs:
-        if run.as_of < goal:
+        if run.origin or run.as_of < goal:  # a branch's runs say versions of its source
             return MergeRuns((run.object.name,))
     return None

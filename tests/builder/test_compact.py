@@ -20,7 +20,7 @@ from builder.policy import (
     MergeDeltas,
     plan,
 )
-from builder.run_policy import MergeRuns
+from builder.run_policy import CoverFiles, MergeRuns
 from builder.successor import Rewrite
 from core.operations import CreateNamespace, DeleteAll, DeleteIds, DeleteNamespace
 from storage.groups import UNGROUPED, group_live, groups_of
@@ -108,6 +108,7 @@ JOBS: dict[str, tuple[bool, Callable[[Manifest], Compaction]]] = {
     "fold clusters": (True, lambda m: FoldClusters((0, 2))),
     "merge deltas": (False, lambda m: MergeDeltas(deltas(m)[:3])),
     "merge grouped deltas": (True, lambda m: MergeDeltas(deltas(m)[:2])),
+    "cover files": (True, lambda m: CoverFiles(everything(m))),  # twice, as a race might
     "merge runs": (True, lambda m: MergeRuns(tuple(r.object.name for r in m.id_runs[:2]))),
 }
 
