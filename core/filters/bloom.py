@@ -10,6 +10,7 @@ import struct
 from collections.abc import Collection
 from functools import lru_cache
 
+import numpy as np
 import xxhash
 
 PROBES = 4
@@ -29,13 +30,13 @@ def build(values: Collection[str | float]) -> bytes:
     size = 8
     while size < BYTES_MAX and 8 * size < _BITS_PER_VALUE * len(values):
         size *= 2
-    bloom = bytearray(size)
-    for value in values:
-        low, step = _hashed(value)
-        for i in range(PROBES):
-            bit = (low + i * step) % (8 * size)
-            bloom[bit >> 3] |= 1 << (bit & 7)
-    return bytes(bloom)
+    hashes = np.fromiter(map(_hash, values), dtype=np.uint64, count=len(values))
+    low, step = hashes & np.uint64(0xFFFFFFFF), hashes >> np.uint64(32) | np.uint64(1)
+    bits = np.zeros(8 * size, dtype=np.bool_)
+    for i in range(PROBES):
+        # a power of two divides 2**64, so that overflowing sums have the right rest
+        bits[(low + np.uint64(i) * step) % np.uint64(8 * size)] = True
+    return np.packbits(bits, bitorder="little").tobytes()
 
 
 def may_hold(bloom: bytes, value: str | float) -> bool:
@@ -52,9 +53,12 @@ def may_hold(bloom: bytes, value: str | float) -> bool:
 # One filter asks thousands of files for the same few values.
 @lru_cache(maxsize=4_096)
 def _hashed(value: str | float) -> tuple[int, int]:
-    if isinstance(value, str):
-        hashed = xxhash.xxh3_64_intdigest(value.encode())
-    else:
-        # -0.0 equals 0.0, so it must have the same bits: the sum is 0.0
-        hashed = xxhash.xxh3_64_intdigest(_NUMBER.pack(value + 0.0), seed=1)
+    hashed = _hash(value)
     return hashed & 0xFFFFFFFF, hashed >> 32 | 1
+
+
+def _hash(value: str | float) -> int:
+    if isinstance(value, str):
+        return xxhash.xxh3_64_intdigest(value.encode())
+    # -0.0 equals 0.0, so it must have the same bits: the sum is 0.0
+    return xxhash.xxh3_64_intdigest(_NUMBER.pack(value + 0.0), seed=1)

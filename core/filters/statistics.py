@@ -244,6 +244,7 @@ class _Gathered:
     """One field while the rows go by."""
 
     __slots__ = (
+        "_built",
         "_numbers",
         "_strings",
         "booleans",
@@ -264,6 +265,7 @@ class _Gathered:
         # Different ones; None when there are more than a Bloom filter is good for.
         self._strings: set[str] | None = set()
         self._numbers: set[float] | None = set()
+        self._built: bytes | None = None
 
     def add(self, value: MetadataValue) -> None:
         self.rows += 1
@@ -313,7 +315,9 @@ class _Gathered:
             return b""
         if strings is not None and self.minimum == self.maximum:
             return b""
-        return bloom.build([*self._strings, *self._numbers])
+        if self._built is None:
+            self._built = bloom.build([*self._strings, *self._numbers])
+        return self._built
 
 
 _T = TypeVar("_T", str, float)
