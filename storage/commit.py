@@ -130,7 +130,7 @@ class ManifestStore:
         """
         prefix = namespace_prefix(index_id, namespace)
         packs: Packed | None = None
-        if self._sections.may_have_sections(prefix):
+        if self._sections.have_sections(prefix) is not False:
             root, packs = await asyncio.gather(
                 self._hint(index_id, namespace), self._sections.packs(prefix)
             )
@@ -213,10 +213,10 @@ class ManifestStore:
             self._slots.saw_newest(prefix, manifest.version, began_at)
         with suppress(Unavailable):  # readers walk on from the older hint, or list
             await self._store.put(hint_key(prefix), data)
-        self._sections.saw(prefix, stored.sections)
         if as_divided:
             self._sections.keep(prefix, division.held)
-            await self._put_packs(prefix, manifest, division)
+            await self._put_packs(prefix, division)
+        self._sections.saw(prefix, stored.sections)
         return stored
 
     async def _divided(self, prefix: str, manifest: Manifest) -> Division:
@@ -237,10 +237,10 @@ class ManifestStore:
             return await asyncio.to_thread(divided)
         return divided()
 
-    async def _put_packs(self, prefix: str, manifest: Manifest, division: Division) -> None:
+    async def _put_packs(self, prefix: str, division: Division) -> None:
         if division.manifest.sections:
             await self._sections.put_packs(prefix, division.held, division.objects)
-        elif manifest.sections:
+        elif self._sections.have_sections(prefix):
             await self._sections.drop_packs(prefix)
 
     async def _created(self, manifest: Manifest, key: str, data: bytes) -> bool:

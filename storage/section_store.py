@@ -31,8 +31,9 @@ PACK_MAGIC = b"FIRNPCK2"
 PACK_BYTES_MAX = 64 << 20
 # Encoded bytes of the sections whose content is kept decoded, which takes some three times as much.
 HELD_BYTES_MAX = 64 << 20
-# Namespaces known to have no sections, so that nobody asks for their packs again.
-FLAT_MAX = 16_384
+# Namespaces of which it is remembered whether they have sections, so that nobody asks for the packs
+# of those without again.
+SEEN_MAX = 16_384
 # Fewer are fetched by name, more with their pack first.
 _BY_NAME_MAX = 4
 _AT_ONCE = 64
@@ -51,7 +52,7 @@ class SectionStore:
         self._held: OrderedDict[tuple[str, ...], Held] = OrderedDict()
         self._held_bytes = 0
         self._held_bytes_max = held_bytes_max
-        self._flat: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, bool] = OrderedDict()
 
     async def held(
         self, prefix: str, sections: Sequence[SectionRef], row_bytes: int, packs: Packed | None
@@ -97,18 +98,15 @@ class SectionStore:
             _, oldest = self._held.popitem(last=False)
             self._held_bytes -= _size(oldest)
 
-    def may_have_sections(self, prefix: str) -> bool:
-        """False: the newest manifest that was seen of it had none."""
-        return prefix not in self._flat
+    def have_sections(self, prefix: str) -> bool | None:
+        """Whether the newest manifest that was seen of it had some; None: none was seen."""
+        return self._seen.get(prefix)
 
     def saw(self, prefix: str, sections: Sequence[SectionRef]) -> None:
-        if sections:
-            self._flat.pop(prefix, None)
-            return
-        self._flat[prefix] = None
-        self._flat.move_to_end(prefix)
-        if len(self._flat) > FLAT_MAX:
-            self._flat.popitem(last=False)
+        self._seen[prefix] = bool(sections)
+        self._seen.move_to_end(prefix)
+        if len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
 
     async def packs(self, prefix: str) -> Packed:
         """By name, what the two packs have; never fails for what is missing or damaged."""

@@ -157,7 +157,9 @@ async def test_a_namespace_that_shrinks_is_two_objects_again() -> None:
     store = MemoryStore()
     manifest = await committed(store, 25)
     empty = numbered(changed(manifest, version=99, files=(), id_runs=(), centroids=b""))
-    small = await opened(store).commit(empty)
+    manifests = opened(store)
+    await manifests.newest(*OWNER)
+    small = await manifests.commit(empty)
     assert not small.sections
     assert not {base_pack_key(PREFIX), edits_pack_key(PREFIX)} & set(store.objects)
     assert not keys_of(small, PREFIX)
