@@ -29,7 +29,7 @@ from builder.watch import Watch
 from core.consumer import LogConsumer
 from core.errors import FailedPrecondition, Fenced, FirnError, Unavailable
 from core.feed import CheckpointEvent
-from core.log import LogRecord
+from core.log import NO_LSN, LogRecord
 
 T = TypeVar("T")
 
@@ -100,10 +100,16 @@ class IndexBuilder(LogConsumer):
         state = await take_over(parts.registry, partition, parts.log_id, parts.log_epoch)
         await check_end(parts.log, partition, state.indexed_lsn)
         owned = OwnedPartition(state)
-        left = [key async for key, _ in parts.registry.unfinished(state)]
+        left = [row async for row in parts.registry.unfinished(state)]
         self._owned[partition] = owned
-        for index_id, namespace in left:
-            self._want_compaction(owned, owned.work(index_id, namespace))
+        for (index_id, namespace), summary in left:
+            work = owned.work(index_id, namespace)
+            if summary.held_from != NO_LSN:
+                owned.held[work.key] = work.gap_from = summary.held_from
+                owned.settle(work)
+                self._turns.again(owned, work, parts.clock.monotonic())
+            if summary.unfinished and not summary.deleted:
+                self._want_compaction(owned, work)
         self._wake.set()
         logger.debug(
             "partition %d is ours from offset %d on, owner epoch %d",
@@ -127,9 +133,10 @@ class IndexBuilder(LogConsumer):
             work = None
             if write is not None:
                 work = owned.work(write.index_id, write.namespace)
-                work.pending.add(write, self._parts.clock.monotonic())
-                if work.paused:
-                    work.pending.drop_oldest(self._settings.paused_bytes)
+                if work.paused and work.gap_from is None:
+                    work.gap_from = write.lsn
+                if work.gap_from is None:  # else it is read again, behind those before it
+                    work.pending.add(write, self._parts.clock.monotonic())
                 owned.settle(work)
                 self._buffer.recount(work)
                 self._turns.added(owned, work, self._parts.clock.monotonic())
@@ -313,15 +320,15 @@ class IndexBuilder(LogConsumer):
 
     async def _drain(self, owned: OwnedPartition) -> None:
         """Flush until nothing is pending but in paused namespaces."""
-        while works := [w for w in owned.waiting.values() if len(w.pending) and not w.paused]:
+        while works := [w for w in owned.waiting.values() if not w.paused]:
             _check(owned)
-            before = sum(len(work.pending) for work in works)
+            before = [work.first_lsn for work in works]
             flushes = [self._begin(owned, self._jobs.flush(owned, work)) for work in works]
             await asyncio.wait(flushes)
             _check(owned)
             for work in works:
                 self._after_flush(owned, work)
-            if sum(len(w.pending) for w in works if not w.paused) >= before:
+            if all(w.first_lsn == b and not w.paused for w, b in zip(works, before, strict=True)):
                 raise Unavailable(f"partition {owned.number} cannot be flushed now")
         _check(owned)
 
@@ -335,7 +342,9 @@ class IndexBuilder(LogConsumer):
         checkpoint = owned.state.checkpoint
         self._metrics.checkpoint.labels(str(owned.number)).set(checkpoint)
         with suppress(Unavailable):  # news may be missed
-            await self._parts.feed.publish(CheckpointEvent(owned.number, checkpoint))
+            await self._parts.feed.publish(
+                CheckpointEvent(owned.number, checkpoint, len(owned.held))
+            )
 
     async def _checkpoint_or_warn(self, owned: OwnedPartition) -> None:
         try:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 
+from builder.catch_up import CatchUp
 from builder.chain import Target, Workshop, event_of, newest
 from builder.compact import commit_rewrite, execute
-from builder.fairness import SMALL_FLUSHES, is_small
+from builder.fairness import SMALL_FLUSHES
 from builder.flush import flush
 from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition, check_end
@@ -33,6 +34,7 @@ class Jobs:
         self._metrics = self._shop.metrics
         self._settings = settings
         self._buffer = buffer
+        self._catch_up = CatchUp(parts, settings, self._metrics)
         self._flushes = asyncio.Semaphore(settings.flushes)
         self._small_flushes = asyncio.Semaphore(SMALL_FLUSHES)
         self._compactions = asyncio.Semaphore(settings.compactions)
@@ -40,9 +42,9 @@ class Jobs:
     async def flush(self, owned: OwnedPartition, work: NamespaceWork) -> None:
         """One batch of what is pending."""
         manifest: Manifest | None = None
-        small = is_small(work.pending.load(self._parts.clock.monotonic()))
+        small = work.is_small(self._parts.clock.monotonic())
         async with work.lock, self._small_flushes if small else self._flushes:
-            if owned.failure is not None or not len(work.pending):
+            if owned.failure is not None or not work.has_entries:
                 return
             work.flushing = True
             try:
@@ -91,13 +93,11 @@ class Jobs:
             if work.manifest is not None and work.manifest.indexed_lsn >= owned.applied:
                 # a replay; or a log that lost what was indexed
                 await check_end(self._parts.log, owned.number, work.manifest.indexed_lsn)
-        indexed = NO_LSN if work.manifest is None else work.manifest.indexed_lsn
-        if work.pending.dropped_to > indexed:
-            raise CorruptData(
-                f"{work.paused}; its entries up to LSN {work.pending.dropped_to} are in the log "
-                "only: rebuild the namespace, or start the builder again"
-            )
+        if work.gap_from is not None:
+            await self._catch_up.fill(owned, work)
         batch = work.pending.batch(self._settings.batch_bytes)
+        if not batch:
+            return self._went_well(owned, work, work.manifest)
         try:
             manifest = await flush(self._shop, target, work.manifest, batch)
         except ObjectNotFound as error:
@@ -107,11 +107,16 @@ class Jobs:
         # A newest manifest may cover more than the batch.
         covered = NO_LSN if manifest is None else manifest.indexed_lsn
         work.pending.done(max(batch[-1].lsn, covered))
+        return self._went_well(owned, work, manifest)
+
+    def _went_well(
+        self, owned: OwnedPartition, work: NamespaceWork, manifest: Manifest | None
+    ) -> Manifest | None:
         if manifest is not None:
             limits = self._settings.compaction
             owned.note(manifest, unfinished=may_need_compaction(manifest, limits))
         work.failures = 0
-        if work.paused:
+        if work.paused and (manifest is not None or work.gap_from is None):
             logger.warning("%s goes on", _name(work))
             self._metrics.paused.dec()
             work.paused = ""
@@ -208,9 +213,12 @@ class Jobs:
             work.retry_at = now + settings.paused_retry_s
             if not work.paused:
                 self._metrics.paused.inc()
-                work.paused = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
+            if work.paused != why:
+                work.paused = why
                 logger.exception("%s is paused, its entries stay in the log", _name(work))
-            work.pending.drop_oldest(settings.paused_bytes)
+            work.gap_from = work.first_lsn
+            work.pending.let_go()
 
     def _compact_later(self, work: NamespaceWork, wait_s: float) -> None:
         work.manifest = None

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from builder.fairness import is_small
 from builder.pending import PendingWrites
 from storage.manifest import Manifest, memory_of
 
@@ -18,7 +19,8 @@ class NamespaceWork:
 
     manifest: the newest one known, None before it was read or if there is none. retry_at: no flush
     before this time of the monotonic clock. paused: why the namespace waits for a person, "" if it
-    does not. counted: (bytes, records) that the buffer's total includes.
+    does not. gap_from: its entries from this LSN on are not in `pending` but have to be read from
+    the log again, None if all are. counted: (bytes, records) that the buffer's total includes.
     """
 
     index_id: str
@@ -32,6 +34,7 @@ class NamespaceWork:
     compact_at: float = 0.0
     failures: int = 0
     paused: str = ""
+    gap_from: int | None = None
     counted: tuple[int, int] = (0, 0)
 
     @property
@@ -39,10 +42,26 @@ class NamespaceWork:
         return self.index_id, self.namespace
 
     @property
+    def first_lsn(self) -> int | None:
+        """The lowest LSN that may not be in a manifest; None if all are."""
+        first = self.pending.first_lsn()
+        return self.gap_from if first is None else first
+
+    @property
+    def has_entries(self) -> bool:
+        """To be flushed, once they are read."""
+        return self.first_lsn is not None
+
+    def is_small(self, now: float) -> bool:
+        """Its next flush needs neither much memory nor much of a processor, for all that is
+        known.
+        """
+        return self.gap_from is None and is_small(self.pending.load(now))
+
+    @property
     def idle(self) -> bool:
         """Nothing is lost by forgetting it."""
-        unflushed = self.pending.first_lsn() is not None
-        return not (unflushed or self.flushing or self.compacting or self.lock.locked())
+        return not (self.has_entries or self.flushing or self.compacting or self.lock.locked())
 
 
 Works = dict[NamespaceKey, NamespaceWork]

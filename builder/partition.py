@@ -11,7 +11,7 @@ from builder.chain import uninterrupted
 from builder.namespace import NamespaceKey, NamespaceWork
 from core.clock import new_uuid
 from core.errors import FirnError, LogMismatch, Unavailable
-from core.log import Log
+from core.log import NO_LSN, Log
 from storage.layout import FIRST_VERSION
 from storage.manifest import Manifest
 from storage.registry import RegistryConflict, RegistryState, RegistryStore
@@ -26,10 +26,17 @@ TAKE_TRIES = 8
 SWEEP_S = 60.0
 
 
+# Of a namespace that has no manifest yet: it is not listed.
+UNBORN = NamespaceSummary(generation=NO_LSN, version=0, deleted=True)
+# Until the outcome of a commit is known, what it says of a hold is not.
+UNKNOWN = -2
+
+
 class OwnedPartition:
     """applied: the next offset wanted. failure: why nothing is written any more, None while all is
     well. closing: being revoked, so nothing new is begun. touched: namespaces with a commit that
-    garbage collection has not seen, and its version.
+    garbage collection has not seen, and its version. held: from which LSN on the entries of a
+    namespace may be in no manifest although they are below the checkpoint, as the registry says.
     """
 
     def __init__(self, state: RegistryState) -> None:
@@ -42,6 +49,7 @@ class OwnedPartition:
         self.works: dict[NamespaceKey, NamespaceWork] = {}
         self.waiting: dict[NamespaceKey, NamespaceWork] = {}
         self.touched: dict[NamespaceKey, int] = {}
+        self.held: dict[NamespaceKey, int] = {}
         self._changed: dict[NamespaceKey, NamespaceSummary | None] = {}
         self._unnamed: frozenset[str] = frozenset()
         self._sweep_at: float | None = None
@@ -57,17 +65,25 @@ class OwnedPartition:
 
     @property
     def durable(self) -> int:
-        """The checkpoint that could be written now: nothing below it is unflushed (exclusive)."""
+        """The checkpoint that could be written now (exclusive): nothing below it is unflushed but
+        in namespaces that are held.
+        """
         lowest = self.applied
         for work in self.waiting.values():
-            first = work.pending.first_lsn()
-            if first is not None:
+            first = work.first_lsn
+            if first is not None and not self._is_held(work, first):
                 lowest = min(lowest, first)
         return lowest
 
+    def _is_held(self, work: NamespaceWork, first: int) -> bool:
+        """It waits for a person, or reads again what it let go meanwhile: the others go on."""
+        return bool(work.paused) or first < self.state.checkpoint
+
     @property
     def dirty(self) -> bool:
-        return bool(self._changed) or self.durable > self.state.checkpoint
+        if self._changed or self.durable > self.state.checkpoint:
+            return True
+        return bool(self.held) and self.held != self._held_below(self.state.checkpoint)
 
     def work(self, index_id: str, namespace: str) -> NamespaceWork:
         key = (index_id, namespace)
@@ -78,7 +94,7 @@ class OwnedPartition:
 
     def settle(self, work: NamespaceWork) -> None:
         """After its pending entries changed."""
-        if work.pending.first_lsn() is None:
+        if not work.has_entries:
             self.waiting.pop(work.key, None)
         else:
             self.waiting[work.key] = work
@@ -116,9 +132,12 @@ class OwnedPartition:
             for _ in range(TAKE_TRIES):
                 changed = dict(self._changed)
                 checkpoint = max(self.durable, self.state.checkpoint)
-                following = await registry.changed(self.state, changed, checkpoint)
+                held = self._held_below(checkpoint)
+                changes = await self._with_holds(registry, changed, held)
+                following = await registry.changed(self.state, changes, checkpoint)
                 if following is self.state:
                     self._noted(changed)
+                    self.held = held
                     return False
                 try:
                     await uninterrupted(registry.commit(following))
@@ -133,9 +152,36 @@ class OwnedPartition:
             else:
                 raise Unavailable(f"the registry of partition {self.number} changes all the time")
             self.state = following
+            self.held = held
             self._noted(changed)
             await self._sweep(registry, now)
         return True
+
+    def _held_below(self, checkpoint: int) -> dict[NamespaceKey, int]:
+        found: dict[NamespaceKey, int] = {}
+        for work in self.waiting.values():
+            first = work.first_lsn
+            if first is not None and first < checkpoint and self._is_held(work, first):
+                found[work.key] = first
+        return found
+
+    async def _with_holds(
+        self,
+        registry: RegistryStore,
+        changed: Mapping[NamespaceKey, NamespaceSummary | None],
+        held: Mapping[NamespaceKey, int],
+    ) -> dict[NamespaceKey, NamespaceSummary | None]:
+        """`changed`, with what is held in every summary that has to say so, or has to no longer."""
+        changes = dict(changed)
+        keys = {k for k in {**held, **self.held} if held.get(k) != self.held.get(k)}
+        for key in keys | (held.keys() & changed.keys()):
+            if key in changed and changed[key] is None:
+                continue  # of a deleted index
+            before = changed.get(key) or await registry.get(self.state, key) or UNBORN
+            after = msgspec.structs.replace(before, held_from=held.get(key, NO_LSN))
+            changes[key] = None if after == UNBORN else after
+            self.held[key] = UNKNOWN
+        return changes
 
     def _noted(self, changed: Mapping[NamespaceKey, NamespaceSummary | None]) -> None:
         """Forget what the registry says now, but not what was noted since."""

@@ -18,7 +18,8 @@ from storage.registry import RegistryStore
 
 @dataclass(frozen=True, slots=True)
 class BuilderParts:
-    """log: asked for its end only; a driver reads it. log_id, log_epoch, partitions: of it."""
+    """log: a driver reads it; here it is asked for its end, and read again for namespaces that were
+    held. log_id, log_epoch, partitions: of it."""
 
     store: ObjectStore
     manifests: ManifestChain

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Sequence
 
 from builder.policy import PendingLoad
-from core.log import NO_LSN
 from core.operations import (
     Attach,
     DeleteByFilter,
@@ -17,19 +16,14 @@ from core.operations import (
 
 
 class PendingWrites:
-    """A queue that keeps what a flush works on until the flush is durable.
-
-    dropped_to: LSN (inclusive) of the last entry that was let go unflushed, see `drop_oldest`.
-    """
+    """A queue that keeps what a flush works on until the flush is durable."""
 
     def __init__(self) -> None:
         self._writes: deque[tuple[NamespaceWrite, float]] = deque()
-        self._held_from = NO_LSN
         self.records = 0
         self.bytes = 0
         self.filter_operations = 0
         self.attaches = 0
-        self.dropped_to = NO_LSN
 
     def __len__(self) -> int:
         return len(self._writes)
@@ -60,25 +54,14 @@ class PendingWrites:
         """Everything up to `lsn` (inclusive) is durable."""
         while self._writes and self._writes[0][0].lsn <= lsn:
             self._count(self._writes.popleft()[0], -1)
-        if lsn >= self.dropped_to:
-            self._held_from = self.dropped_to = NO_LSN
 
-    def drop_oldest(self, bytes_max: int) -> None:
-        """Let go of the oldest entries until the rest fits.
-
-        They hold the checkpoint back as before, and can only come again from the log.
-        """
-        while self._writes and self.bytes > bytes_max:
-            write, _ = self._writes.popleft()
+    def let_go(self) -> None:
+        """Forget everything: the log still has it."""
+        for write, _ in self._writes:
             self._count(write, -1)
-            if self._held_from == NO_LSN:
-                self._held_from = write.lsn
-            self.dropped_to = write.lsn
+        self._writes.clear()
 
     def first_lsn(self) -> int | None:
-        """The lowest LSN that is not durable; None if all is."""
-        if self._held_from != NO_LSN:
-            return self._held_from
         return self._writes[0][0].lsn if self._writes else None
 
     def _count(self, write: NamespaceWrite, sign: int) -> None:

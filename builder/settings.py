@@ -18,8 +18,6 @@ class BuilderSettings:
     registry_s: the least time between two checkpoints of a partition. stop_s: bound of the last
     flush at `stop` and at an orderly revocation. idle_namespaces, idle_bytes: how many manifests of
     namespaces without work are kept in memory, and about how much they take.
-    paused_bytes: entries kept of a namespace that waits for a person; older ones are left to the
-    log.
     gc_grace_s: what nothing names any more stays for so long; above the longest query and the
     longest job. gc_period_s: between two looks at a namespace with garbage. gc_patrol_per_s: how
     many namespaces are looked at after an assignment. collections: how many at once.
@@ -40,7 +38,6 @@ class BuilderSettings:
     stop_s: float = 20.0
     idle_namespaces: int = 1000
     idle_bytes: int = 32 << 20
-    paused_bytes: int = 16 << 20
     paused_retry_s: float = 30.0
     backoff_first_s: float = 0.1
     backoff_max_s: float = 10.0

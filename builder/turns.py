@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nlargest
 
-from builder.fairness import DueQueue, FlushSlots, is_small
+from builder.fairness import DueQueue, FlushSlots
 from builder.namespace import Buffer, NamespaceWork
 from builder.partition import OwnedPartition
 from builder.policy import delta_debt, due_in_s, outgrown
@@ -44,7 +44,7 @@ class FlushTurns:
 
     def again(self, owned: OwnedPartition, work: NamespaceWork, now: float) -> None:
         """After a flush, which may have left something."""
-        if len(work.pending):
+        if work.has_entries:
             self._due.offer((owned, work), now)
 
     def take(self, partitions: Iterable[OwnedPartition], now: float) -> Iterator[Turn]:
@@ -55,7 +55,7 @@ class FlushTurns:
             if key is None:
                 break
             owned, work = key
-            small = is_small(work.pending.load(now))
+            small = work.is_small(now)
             if self._slots.fits(small):
                 self._slots.take(small)
                 work.flushing = True
@@ -77,7 +77,9 @@ class FlushTurns:
             if not _wants(owned, work):
                 continue
             debt = 0.0 if work.manifest is None else delta_debt(work.manifest, limits.compaction)
-            wait = due_in_s(work.pending.load(now), limits.flush, debt)
+            wait = 0.0  # what is in the log alone waits no longer than it has to
+            if work.gap_from is None:
+                wait = due_in_s(work.pending.load(now), limits.flush, debt)
             wait = max(wait, work.retry_at - now)
             if wait <= 0:
                 return key
@@ -102,4 +104,4 @@ class FlushTurns:
 
 
 def _wants(owned: OwnedPartition, work: NamespaceWork) -> bool:
-    return owned.active and not work.flushing and len(work.pending) > 0
+    return owned.active and not work.flushing and work.has_entries

@@ -28,11 +28,12 @@ class ManifestEvent:
 @dataclass(frozen=True, slots=True)
 class CheckpointEvent:
     """Everything of the partition below `checkpoint` (a next offset, exclusive) is in manifests and
-    the registry.
+    the registry, but for so many `held` namespaces, which the registry names.
     """
 
     partition: int
     checkpoint: int
+    held: int = 0
 
 
 FeedEvent = ManifestEvent | CheckpointEvent

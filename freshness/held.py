@@ -40,6 +40,15 @@ class HeldNamespace:
         self.attach_lsn = NO_LSN
         self.attaching = False
 
+    @classmethod
+    def with_hole(cls, index_id: str, namespace: str, first_lsn: int, end: int) -> "HeldNamespace":
+        """Of a namespace whose entries in [first_lsn, end) may be in no manifest and are not here:
+        readers whose manifest does not cover them are told.
+        """
+        held = cls(index_id, namespace, first_lsn - 1)
+        held.last_lsn = held._hole_lsn = end - 1
+        return held
+
     @property
     def overflowed(self) -> bool:
         return self._full_from is not None or self._hole_lsn != NO_LSN

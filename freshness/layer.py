@@ -95,7 +95,7 @@ class FreshnessLayer:
         """Starts at the checkpoint; `LogMismatch` if this is not the log that was indexed."""
         log = self._parts.log
         identity = await log.identity()
-        state = await self._parts.registries.newest(partition)
+        state, held_back = await self._parts.registries.newest_with_holds(partition)
         start = 0 if state is None else state.checkpoint
         ours = (identity.log_id, self._parts.log_epoch)
         if state is not None and (state.log_id, state.log_epoch) != ours:
@@ -112,6 +112,7 @@ class FreshnessLayer:
         self._log_partitions = identity.partitions
         memory = self._partitions[partition] = PartitionMemory(partition, start, end)
         memory.learn_checkpoint(start, self._parts.clock.monotonic())
+        memory.learn_holds(held_back, start)
         return start
 
     async def apply(self, partition: int, records: Sequence[LogRecord]) -> None:
@@ -195,7 +196,7 @@ class FreshnessLayer:
         return NamespacesAnswer(
             status=FreshStatus.OK,
             applied_lsn=memory.applied_lsn,
-            forgotten_lsn=memory.floor_lsn,
+            forgotten_lsn=max(memory.forgotten_lsn, memory.swept_lsn),
             held=memory.held_names(request.index_id),
         )
 
@@ -278,8 +279,12 @@ class FreshnessLayer:
                 if held is not None:
                     held.learn(event.indexed_lsn, now_s)
                     self._budget.changed(held)
+            case CheckpointEvent(checkpoint=checkpoint, held=0):
+                if checkpoint >= memory.checkpoint.newest:  # not late news
+                    memory.learn_holds({}, checkpoint)
+                    memory.learn_checkpoint(checkpoint, now_s)
             case CheckpointEvent():
-                memory.learn_checkpoint(event.checkpoint, now_s)
+                memory.holds_unknown = True
 
     async def _sweep_on(self) -> None:
         while True:

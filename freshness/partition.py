@@ -4,7 +4,6 @@ import asyncio
 import math
 from collections import OrderedDict
 
-from core.log import NO_LSN
 from core.operations import (
     Attach,
     CreateNamespace,
@@ -29,7 +28,9 @@ _DECIDED = (CreateNamespace, DeleteNamespace, DeleteIds, DeleteAll, DeleteByFilt
 
 class PartitionMemory:
     """`ready_offset`: the log's end when the partition was assigned. `forgotten_lsn`: namespaces
-    that are not held may have entries up to here, all of them in published manifests.
+    that are not held may have entries up to here, all of them in published manifests. swept_lsn:
+    everything up to here is in published manifests and the registry, but for entries of the
+    namespaces in `held_back`, from their LSN on: the builder has not flushed those.
     """
 
     def __init__(self, partition: int, start: int, ready_offset: int) -> None:
@@ -37,6 +38,9 @@ class PartitionMemory:
         self.next_offset = start
         self.ready_offset = ready_offset
         self.forgotten_lsn = start - 1
+        self.swept_lsn = start - 1
+        self.held_back: dict[tuple[str, str], int] = {}
+        self.holds_unknown = False
         self.checkpoint = Aged()
         self.checkpoint_news_s = -math.inf
         self.namespaces: dict[tuple[str, str], HeldNamespace] = {}
@@ -56,17 +60,13 @@ class PartitionMemory:
     def held(self, index_id: str, namespace: str) -> HeldNamespace | None:
         return self.namespaces.get((index_id, namespace))
 
-    @property
-    def floor_lsn(self) -> int:
-        """Above everything that was forgotten, of whatever namespace; published all the same."""
-        floors = (held.memory.floor_lsn for held in self.namespaces.values())
-        return max(self.forgotten_lsn, max(floors, default=NO_LSN))
-
     def held_names(self, index_id: str) -> tuple[HeldName, ...]:
+        """Where they do not say, the registry does, if its checkpoint is above `swept_lsn`."""
         return tuple(
-            HeldName(name, None if held.overflowed else held.memory.exists, held.overflowed)
+            HeldName(name, None if asked else held.memory.exists, asked)
             for (owner, name), held in self.namespaces.items()
             if owner == index_id
+            for asked in (held.overflowed or held.memory.floor_lsn > self.swept_lsn,)
         )
 
     async def apply(self, write: NamespaceWrite, now_s: float) -> HeldNamespace:
@@ -82,6 +82,16 @@ class PartitionMemory:
     def learn_checkpoint(self, checkpoint: int, now_s: float) -> None:
         self.checkpoint.learn(checkpoint, now_s)
         self.checkpoint_news_s = now_s
+
+    def learn_holds(self, held_back: dict[tuple[str, str], int], checkpoint: int) -> None:
+        """What the registry with that checkpoint says. Nothing of those namespaces is forgotten
+        from their LSN on, and what is not here of them is a hole.
+        """
+        self.held_back = held_back
+        self.holds_unknown = False
+        for key, first_lsn in held_back.items():
+            if key not in self.namespaces:
+                self.namespaces[key] = HeldNamespace.with_hole(*key, first_lsn, checkpoint)
 
     def drop(self, held: HeldNamespace) -> None:
         """Forgets a namespace that holds nothing any more."""

@@ -51,13 +51,18 @@ class Sweeper:
         await self._look_up(memory)
         now_s, grace_s = self._clock.monotonic(), self.settings.grace_s
         checkpoint = memory.checkpoint.matured(now_s, grace_s)
+        memory.swept_lsn = max(memory.swept_lsn, min(checkpoint - 1, memory.applied_lsn))
         for held in list(memory.namespaces.values()):
             if memory.revoked:
                 return
             # Below the checkpoint everything is in published manifests, or changed nothing: a
             # deletion where no namespace was, an entry of a deleted index. No manifest tells of
             # those. And never above what is applied: it would arrive below the floor.
-            await self._evict(memory, held, min(held.last_lsn, checkpoint - 1))
+            held_back = memory.held_back.get((held.index_id, held.namespace))
+            upto_lsn = min(held.last_lsn, checkpoint - 1)
+            if held_back is not None:
+                upto_lsn = min(upto_lsn, held_back - 1)
+            await self._evict(memory, held, upto_lsn)
 
     async def _evict(self, memory: PartitionMemory, held: HeldNamespace, upto_lsn: int) -> None:
         if held.applying or upto_lsn < 0:
@@ -72,7 +77,7 @@ class Sweeper:
             if memory.revoked:
                 return
         self._budget.changed(held)
-        if held.is_empty:
+        if held.is_empty and (held.index_id, held.namespace) not in memory.held_back:
             memory.drop(held)
             self._budget.forget(held)
 
@@ -86,12 +91,13 @@ class Sweeper:
             and now_s - held.unpublished_since_s >= self.settings.look_after_s
         ]
         checkpoint_is_old = now_s - memory.checkpoint_news_s >= self.settings.look_after_s
-        if not waiting and not (memory.namespaces and checkpoint_is_old):
+        asked = memory.holds_unknown or (memory.namespaces and checkpoint_is_old)
+        if not waiting and not asked:
             return
         waiting.sort(key=lambda held: held.unpublished_since_s or now_s)
         try:
             await asyncio.gather(*(self.look_for(h) for h in waiting[: self.settings.look_ups_max]))
-            registry = await self._registries.newest(memory.partition)
+            registry, held_back = await self._registries.newest_with_holds(memory.partition)
         except FirnError as error:
             logger.warning(
                 "freshness cannot look for the checkpoint of partition %d: %s",
@@ -99,6 +105,8 @@ class Sweeper:
             )
             return
         checkpoint = 0 if registry is None else registry.checkpoint
+        if checkpoint >= memory.checkpoint.newest:
+            memory.learn_holds(held_back, checkpoint)
         memory.learn_checkpoint(checkpoint, self._clock.monotonic())
 
     async def look_for(self, held: HeldNamespace) -> None:

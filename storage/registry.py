@@ -188,12 +188,29 @@ class RegistryStore:
         for ref in state.sections:
             if ref.unfinished or ref.held_from != NO_LSN:
                 try:
-                    rows = decode_rows(await self._body(state, ref), "the registry")
+                    rows = decode_rows(await self._body(state.partition, ref), "the registry")
                 except ObjectNotFound as error:
                     raise _fenced(await self._following(state, error), state) from error
                 for key, one in rows:
                     if (one.unfinished and not one.deleted) or one.held_from != NO_LSN:
                         yield key, one
+
+    async def newest_with_holds(
+        self, partition: int
+    ) -> tuple[RegistryState | None, dict[RegistryKey, int]]:
+        """(the newest state, from which LSN on each held namespace is), of one version."""
+        for _ in range(READ_TRIES):
+            state = await self.newest(partition)
+            held: dict[RegistryKey, int] = {}
+            try:
+                for ref in () if state is None else state.sections:
+                    if ref.held_from != NO_LSN:
+                        rows = decode_rows(await self._body(partition, ref), "the registry")
+                        held |= {k: o.held_from for k, o in rows if o.held_from != NO_LSN}
+                return state, held
+            except ObjectNotFound:
+                continue  # replaced so long ago that it was deleted
+        raise Unavailable(f"the registry of partition {partition} changes faster than it is read")
 
     async def count(self, state: RegistryState, index_id: str, prefix: str) -> int:
         """Living namespaces of the index whose names begin with `prefix`; as of `state`, or of a
@@ -224,7 +241,7 @@ class RegistryStore:
             if inside(place) and inside(place + 1):
                 found += ref.totals[index_id].namespaces
                 continue
-            for key, one in decode_rows(await self._body(state, ref), "the registry"):
+            for key, one in decode_rows(await self._body(state.partition, ref), "the registry"):
                 matches = key[0] == index_id and key[1].startswith(prefix)
                 found += matches and not one.deleted
         return found
@@ -306,7 +323,7 @@ class RegistryStore:
             by_place.setdefault(place_of(old, key), {})[key] = summary
         parts: list[Part] = list(old)
         for place, some in by_place.items():
-            before = decode_rows(await self._body(state, old[place]), "the registry") if old else []
+            before = await self._of(state, old[place]) if old else []
             after = changed_rows(before, some)
             if after != before:
                 parts[place : place + 1] = [Rows(after)]
@@ -321,7 +338,7 @@ class RegistryStore:
     async def _of(self, state: RegistryState, part: Part) -> list[Row]:
         if isinstance(part, Rows):
             return part.rows
-        return decode_rows(await self._body(state, part), "the registry")
+        return decode_rows(await self._body(state.partition, part), "the registry")
 
     async def _written(self, partition: int, parts: list[Part]) -> tuple[SectionRef, ...]:
         if len(parts) == 1 and isinstance(parts[0], Rows):
@@ -347,15 +364,15 @@ class RegistryStore:
         if not state.sections:
             return
         for ref in state.sections[place_of(state.sections, start) :]:
-            for key, summary in decode_rows(await self._body(state, ref), "the registry"):
+            for key, summary in decode_rows(await self._body(state.partition, ref), "the registry"):
                 if key >= start:
                     yield key, summary
 
-    async def _body(self, state: RegistryState, ref: SectionRef) -> bytes:
+    async def _body(self, partition: int, ref: SectionRef) -> bytes:
         """`ObjectNotFound` if the section was replaced long ago and deleted."""
         if ref.object is None:
             return ref.inline
-        key = registry_prefix(state.partition) + ref.object.name
+        key = registry_prefix(partition) + ref.object.name
         body = self._cached.get(key)
         if body is None:
             data = await self._store.get(key)

@@ -167,7 +167,8 @@ def _row(
     manifest: Manifest | None,
 ) -> NamespaceStatus:
     indexed = manifest.indexed_lsn if manifest is not None else summary.indexed_lsn
-    fresh_from = max(state.checkpoint, indexed + 1 if indexed != NO_LSN else 0)
+    covered = state.checkpoint if summary.held_from == NO_LSN else summary.held_from
+    fresh_from = max(covered, indexed + 1 if indexed != NO_LSN else 0)
     shape = None if manifest is None else shape_of(manifest, CompactionLimits())
     return NamespaceStatus(
         index=owner.info.name,
