@@ -9,7 +9,7 @@ import pytest
 from builder.builder import IndexBuilder
 from builder.chain import Target
 from builder.cluster import nearest, occupied
-from builder.compact import commit_rewrite, execute
+from builder.compact import Batch, Rewriting, RowNumbers, commit_rewrite, execute
 from builder.policy import (
     Compaction,
     CompactionLimits,
@@ -258,6 +258,34 @@ async def test_a_cluster_that_grows_too_big_is_split(world: World) -> None:
     assert all(file.live * 16 <= SMALL.split_bytes for file in after.files if not file.is_delta)
     kept = {file.uuid for file in before.files} & {file.uuid for file in after.files}
     assert kept, "clusters that did not change are not rewritten"
+    await world.check()
+
+
+async def test_a_cluster_with_a_backlog_is_folded_in_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 rows that wait for one cluster, no job holds more than the 100 of `job_bytes`."""
+    race = await filled(world, clustered=True)
+    await race.builder.compact()
+    centroid = (await race.newest()).centroid_matrix()[0]
+    for start in range(0, 300, 60):
+        near = upsert(*(f"near{n}" for n in range(start, start + 60)), seed=9.0)
+        for record in near.records:
+            assert record.values is not None
+            record.values[:] = centroid + record.values * 0.01
+        await world.write(near)
+        await race.flush()
+    held: list[int] = []
+    gather = Rewriting.gather
+
+    async def counted(work: Rewriting, picks: list[tuple[int, RowNumbers]]) -> Batch | None:
+        held.append(sum(len(rows) for _, rows in picks))
+        return await gather(work, picks)
+
+    monkeypatch.setattr(Rewriting, "gather", counted)
+    await race.builder.compact()
+    assert max(held) == SMALL.job_bytes // 16
+    assert plan(await race.newest(), SMALL) is None
     await world.check()
 
 
