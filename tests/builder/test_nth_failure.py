@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from builder.beside import Beside
 from builder.builder import IndexBuilder
 from builder.chain import Target
 from builder.compact import commit_rewrite, execute
 from builder.garbage import Grace
 from builder.policy import Compaction, CompactionLimits, plan
+from builder.purge import Purge
 from builder.rebuild import rebuild
 from builder.recluster import recluster
 from core.errors import Unavailable
@@ -27,6 +29,7 @@ from core.operations import (
     UpdateByFilter,
     UpdateById,
 )
+from ingest.writer import LogWriter
 from storage.manifest import Manifest
 from tests.builder.nth_failure import Story, look_for_garbage, run_nth
 from tests.builder.test_compact import JOBS, SCHEMA, filled, limits_of
@@ -169,6 +172,24 @@ async def collected(world: World, builder: IndexBuilder) -> None:
         await look_for_garbage(world, builder, "dense", "n", Grace(ms=0, slot_ms=0))
 
 
+async def some_deleted(world: World) -> None:
+    """Clusters and deltas with some dead rows each."""
+    race = await filled(world, clustered=True)
+    await world.write(DeleteIds(tuple(f"r{n}" for n in range(0, 100, 9))))
+    await race.flush()
+
+
+async def purged(world: World, builder: IndexBuilder) -> None:
+    await flush(world, builder)
+    writer = LogWriter(world.log, world.clock)
+    beside = Beside(world.parts(), DENSE, "n", world.settings)
+    try:
+        report = await Purge(beside, writer, lambda *_: None, wait_s=1.0).run()
+    finally:
+        await writer.close()
+    assert (report.left, report.holding) == ((), ())
+
+
 STORIES = [
     Story("flush", batch_over_files, flush),
     Story("flush in parts", batch_that_spills, flush),
@@ -176,6 +197,7 @@ STORIES = [
     Story("compaction of clusters", worn_clusters, to_rest),
     Story("a history", long_log, entry_by_entry),
     Story("garbage collection", garbage, collected),
+    Story("purge", some_deleted, purged),
     Story("rebuild", some_history, rebuilt),
     Story("recluster", worn_clusters, reclustered),
 ]
