@@ -112,7 +112,7 @@ class Sweeper:
     async def look_for(self, held: HeldNamespace) -> None:
         """Its newest manifest; what cannot be read now is looked for again later."""
         try:
-            manifest = await self._manifests.newest(held.index_id, held.namespace)
+            manifest = await self._manifests.outline(held.index_id, held.namespace)
         except FirnError as error:  # one corrupt manifest must not keep the others' memory
             logger.warning("freshness cannot look for a manifest: %s", error)
             return

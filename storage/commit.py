@@ -93,7 +93,7 @@ class ManifestStore:
 
     async def outline(self, index_id: str, namespace: str) -> Manifest | None:
         """As `newest`, but for files, runs and centroids, which are missing if it has sections: for
-        who makes them anew, because they are damaged.
+        who only wants to know how far it goes, or makes them anew, because they are damaged.
         """
         root = await self._newest_root(index_id, namespace, await self._hint(index_id, namespace))
         return None if root is None else root.manifest

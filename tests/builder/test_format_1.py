@@ -9,6 +9,8 @@ import pytest
 from core.metric import Metric
 from core.operations import DeleteIds, DeleteNamespace
 from infra.objects.local import LocalStore
+from storage.layout import hint_key, namespace_prefix
+from storage.manifest import MAGIC
 from tests.builder.world import DENSE, Life, ListLog, World, upsert
 from tests.fixtures.folders import stored_record, unpack
 
@@ -83,3 +85,6 @@ async def test_a_builder_goes_on_from_it(old: World) -> None:
     await old.check()
     await builder.compact()
     await old.check()
+    for index, ns in old.truth:
+        hint = await old.store.get(hint_key(namespace_prefix(index, ns)))
+        assert hint.startswith(MAGIC), "what goes on is in format 2"

@@ -1,17 +1,22 @@
 """Big manifests in the store: few rounds for a cold reader, and damage that is named."""
 
 import random
+from pathlib import Path
 
 import pytest
 
+from core.clock import SystemClock
 from core.errors import CorruptData
+from query.manifests import ManifestCache
 from storage.commit import ManifestConflict, ManifestStore
+from storage.delta_file import write_delta
+from storage.file_cache import FileCache
 from storage.layout import base_pack_key, edits_pack_key, hint_key, manifest_key
 from storage.manifest import Manifest, SectionKind
 from storage.references import keys_of
 from tests.storage.memory_store import MemoryStore
 from tests.storage.rounds import RoundStore
-from tests.storage.samples import DENSE
+from tests.storage.samples import DENSE, put_file, sample_manifest, sample_rows
 from tests.storage.test_sections import LIMITS, a_file, a_manifest, changed, plain, step
 
 PREFIX = DENSE.prefix
@@ -51,6 +56,21 @@ async def test_a_cold_reader_needs_one_round_whatever_was_committed_before() -> 
         assert store.keys == [[hint_key(PREFIX), base_pack_key(PREFIX), edits_pack_key(PREFIX)]]
         seen |= {section.kind for section in found.sections}
     assert SectionKind.EDITS in seen
+
+
+async def test_a_cold_read_of_data_takes_two_rounds(tmp_path: Path) -> None:
+    """Manifest with all its sections, then files; nothing else in between."""
+    store = RoundStore()
+    encoded = [write_delta(sample_rows(3, seed=n), DENSE) for n in range(25)]
+    files = [await put_file(store, DENSE, one) for one in encoded]
+    manifest = await opened(store).commit(sample_manifest(files=files))
+    assert manifest.sections
+    cold = ManifestCache(opened(store), FileCache(store, tmp_path, 1 << 20), SystemClock())
+    store.keys.clear()
+    state = await cold.get(*OWNER)
+    assert state.reader is not None
+    assert len(await state.reader.files()) == 25
+    assert [len(keys) for keys in store.keys] == [3, 25]
 
 
 async def test_the_packs_of_a_small_namespace_are_asked_for_once() -> None:
