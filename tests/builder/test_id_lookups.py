@@ -322,7 +322,8 @@ async def test_any_history_by_id(random: Random, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.long
-@settings(max_examples=1000, deadline=None, suppress_health_check=QUIET)
+@pytest.mark.timeout(1800)
+@settings(max_examples=500, deadline=None, suppress_health_check=QUIET)
 @given(random=st.randoms(use_true_random=True))
 async def test_many_histories_by_id(
     random: Random, tmp_path_factory: pytest.TempPathFactory
