@@ -111,6 +111,13 @@ class Settings(BaseSettings):
         2.0, gt=0, description="a namespace is flushed when a write is this old, in seconds"
     )
 
+    cluster_bytes: int = Field(
+        4 * MIB,
+        ge=16 << 10,
+        description="vectors of one cluster at its best; split at half as many again (default 4 "
+        "MiB)",
+    )
+
     gc_grace_s: float = Field(
         3600.0,
         ge=0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from api.writes import LogWrites
 from builder.builder import IndexBuilder
 from builder.parts import BuilderParts
-from builder.policy import FlushLimits
+from builder.policy import CompactionLimits, FlushLimits
 from builder.settings import BuilderSettings
 from cli.runtime.folder import claimed
 from cli.runtime.parts import Parts
@@ -86,6 +86,9 @@ def builder_settings(settings: Settings) -> BuilderSettings:
             records=settings.flush_records,
             bytes=settings.flush_bytes,
             age_s=settings.flush_age_s,
+        ),
+        compaction=CompactionLimits(
+            cluster_bytes=settings.cluster_bytes, split_bytes=settings.cluster_bytes * 3 // 2
         ),
         gc_grace_s=settings.gc_grace_s,
         gc_period_s=settings.gc_period_s,

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from builder.policy import CompactionLimits
-from builder.shape import histogram_text, shape_of
+from builder.shape import Shape, histogram_text, shape_of
+from cli.runtime.consumers import builder_settings
 from cli.runtime.parts import Parts
 from core.errors import NotFound
 from core.log import NO_LSN
@@ -102,7 +102,11 @@ class Operations:
             manifest = None
             if before < MANIFESTS_READ_MAX:
                 manifest = await self._manifests.newest(index_id, name, at_least=summary.version)
-            row = await asyncio.to_thread(_row, state, end, owner, name, summary, manifest)
+            limits = builder_settings(self._parts.settings).compaction
+            shape = None
+            if manifest is not None:
+                shape = await asyncio.to_thread(shape_of, manifest, limits)
+            row = _row(state, end, owner, name, summary, manifest, shape)
             if manifest is not None and before < LISTED_MAX:
                 row = replace(row, garbage_bytes=await self._garbage(manifest))
             rows.append(row)
@@ -165,11 +169,11 @@ def _row(
     name: str,
     summary: NamespaceSummary,
     manifest: Manifest | None,
+    shape: Shape | None,
 ) -> NamespaceStatus:
     indexed = manifest.indexed_lsn if manifest is not None else summary.indexed_lsn
     covered = state.checkpoint if summary.held_from == NO_LSN else summary.held_from
     fresh_from = max(covered, indexed + 1 if indexed != NO_LSN else 0)
-    shape = None if manifest is None else shape_of(manifest, CompactionLimits())
     return NamespaceStatus(
         index=owner.info.name,
         namespace=name,

@@ -126,25 +126,31 @@ class Ledger:
         stopping = stopping or asyncio.Event()
         await asyncio.gather(*(self.worker(client, n, seed, stopping) for n in range(workers)))
 
-    async def verify(self, client: httpx.AsyncClient) -> None:
+    async def verify(self, client: httpx.AsyncClient, beside: int = 0) -> None:
         """Every id has its acknowledged state, unsure ids one of two; count and query agree.
 
-        No write may be on its way any more.
+        No write may be on its way any more. beside: records of a crowd in the same namespace.
         """
-        found = await self._fetch_all(client)
+        await self.verify_some(client, sorted({*self.acknowledged, *self.unsure}))
+        present = {i: v for i, v in self.acknowledged.items() if v is not None}
+        stats = await answered(client, "POST", "/describe_index_stats", json={})
+        count = stats["namespaces"].get(NAMESPACE, {"vectorCount": 0})["vectorCount"]
+        expected = len(present) + beside
+        assert count == expected, f"stats say {count}, there are {expected}"
+        await self._verify_by_query(client, present)
+
+    async def verify_some(self, client: httpx.AsyncClient, known: list[str]) -> None:
+        """Those ids and all unsure ones."""
+        known = sorted({*known, *self.unsure})
+        found = await self._fetch(client, known)
         for record, possible in self.unsure.items():
             state = found.get(record)
             assert state in possible, f"{record} is {state}, neither of {possible}"
             self.acknowledged[record] = state
         self.unsure.clear()
-        for record, state in self.acknowledged.items():
+        for record in known:
+            state = self.acknowledged.get(record)
             assert found.get(record) == state, f"{record} is {found.get(record)}, not {state}"
-        present = {i: v for i, v in self.acknowledged.items() if v is not None}
-        assert found == present
-        stats = await answered(client, "POST", "/describe_index_stats", json={})
-        count = stats["namespaces"].get(NAMESPACE, {"vectorCount": 0})["vectorCount"]
-        assert count == len(present), f"stats say {count}, there are {len(present)}"
-        await self._verify_by_query(client, present)
 
     async def _verify_by_query(self, client: httpx.AsyncClient, present: dict[str, int]) -> None:
         body = {
@@ -152,19 +158,20 @@ class Ledger:
             "topK": 10000,
             "namespace": NAMESPACE,
             "includeMetadata": True,
+            "filter": {"crowd": {"$exists": False}},
         }
         matches = (await answered(client, "POST", "/query", json=body))["matches"]
         assert len({m["id"] for m in matches}) == len(matches), "an id twice"
         assert {m["id"]: int(m["metadata"]["version"]) for m in matches} == present
 
-    async def _fetch_all(self, client: httpx.AsyncClient) -> dict[str, int]:
-        known = sorted({*self.acknowledged, *self.unsure})
+    async def _fetch(self, client: httpx.AsyncClient, known: list[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for first in range(0, len(known), 100):
             query = {"ids": known[first : first + 100], "namespace": NAMESPACE}
             answer = await answered(client, "GET", "/vectors/fetch", params=query)
             for record, vector in answer["vectors"].items():
                 version = int(vector["metadata"]["version"])
+                assert record in known, f"{record} was not asked for"
                 expected = values(record, version)
                 assert all(
                     abs(a - b) < 1e-6 for a, b in zip(vector["values"], expected, strict=True)

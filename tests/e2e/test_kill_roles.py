@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import httpx
 import pytest
 
+from tests.e2e.crowd import SETTINGS, Crowd, compactions
 from tests.e2e.deployments import Roles, roles
 from tests.e2e.ledger import DIMENSION, NAMESPACE, Ledger, answered, values
 from tests.e2e.topics import wait_until_quiet
@@ -24,48 +25,81 @@ ROLES = ["api", "builder", "freshness"]
 def running(
     tmp_path_factory: pytest.TempPathFactory, service_settings: Mapping[str, str]
 ) -> Iterator[Roles]:
-    with roles(tmp_path_factory.mktemp("roles"), service_settings) as started:
+    settings = {**service_settings, **SETTINGS}
+    with roles(tmp_path_factory.mktemp("roles"), settings) as started:
         yield started
 
 
-async def one_kill(running: Roles, role: str, host: str, ledger: Ledger, seed: int) -> None:
-    """Write under load, kill the role at a random moment, go on without it for a while."""
+async def one_kill(
+    running: Roles, role: str, host: str, ledger: Ledger, crowd: Crowd, seed: int
+) -> int:
+    """Write under load, kill the role at a random moment, go on without it for a while. How many
+    compactions there were before the kill.
+    """
     source = random.Random(seed)
     stopping = asyncio.Event()
     async with running.deployment.data_client(host) as client:
+        before = await compactions(client, builder_url(running))
         load = asyncio.create_task(ledger.run(client, WORKERS, seed, stopping))
-        await asyncio.sleep(source.uniform(0.3, 2.0))
+        churn = asyncio.create_task(crowd.churn(client, seed, stopping))
+        await asyncio.sleep(source.uniform(0.3, 4.0 if crowd.size else 2.0))
+        done = await compactions(client, builder_url(running)) - before
         await asyncio.to_thread(running.processes[role].kill)
         await asyncio.sleep(source.uniform(0.0, 1.0))
         stopping.set()
-        await load
+        await asyncio.gather(load, churn)
+    return done
 
 
-async def look(running: Roles, host: str, ledger: Ledger) -> None:
+def builder_url(running: Roles) -> str:
+    return running.processes["builder"].ready_url.removesuffix("/readyz")
+
+
+async def look(running: Roles, host: str, ledger: Ledger, crowd: Crowd, seed: int) -> None:
     async with running.deployment.data_client(host) as client:
-        await ledger.verify(client)
+        await crowd.verify(client, min(500, crowd.size), seed)
+        await ledger.verify(client, crowd.count)
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("kills", "records"),
+    [
+        (2, 0),
+        pytest.param(10, 0, marks=pytest.mark.long),
+        pytest.param(10, 100_000, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("role", ROLES)
 def test_no_kill_loses_or_revives_a_record(
     running: Roles,
     service_settings: Mapping[str, str],
     role: str,
     kills: int,
+    records: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    ledger = Ledger()
-    host = running.deployment.create_index(f"kill-{role}-{kills}", DIMENSION)
+    """With many records the namespace has clusters, and compaction runs when a role is killed."""
+    ledger, crowd, compacted = Ledger(), Crowd(records), 0
+    host = running.deployment.create_index(f"kill-{role}-{kills}-{records}", DIMENSION)
+
+    async def first() -> None:
+        async with running.deployment.data_client(host) as client:
+            await crowd.load(client)
+
+    asyncio.run(first())
     for number in range(kills):
-        asyncio.run(one_kill(running, role, host, ledger, seed=number))
+        compacted += asyncio.run(one_kill(running, role, host, ledger, crowd, seed=number))
         running.restart(role)
         wait_until_quiet(service_settings)
-        asyncio.run(look(running, host, ledger))
+        asyncio.run(look(running, host, ledger, crowd, number))
     assert ledger.writes > kills, "the load wrote next to nothing, so the test showed nothing"
+    if records:
+        assert compacted >= kills, "compaction hardly ran between the kills"
+        record_property("records", records)
+        record_property("compactions", compacted)
     record_property("kills", kills)
-    record_property("acknowledged writes", ledger.writes)
+    record_property("acknowledged writes", ledger.writes + crowd.account.writes)
 
 
 @pytest.mark.timeout(900)
