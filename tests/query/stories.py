@@ -40,7 +40,7 @@ STEPS = {
     "checkpoint": 8,
     "forget": 6,
     "restart": 3,
-    "attach": 3,
+    "attach": 8,
 }
 OPERATIONS = {
     "upsert": 45,
