@@ -39,7 +39,7 @@ BOUNDS = Bounds(
     reading=QuerySettings(deadline_s=25.0),
 )
 # Of one namespace; what was written to twice has some more until it is collected.
-OBJECTS_MAX = 4
+OBJECTS_MAX = 2
 
 
 @asynccontextmanager
