@@ -10,7 +10,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from core.clock import Clock
-from core.errors import CorruptData, FirnError, ObjectNotFound
+from core.errors import CorruptData, FirnError, ObjectNotFound, Unavailable
 from core.feed import FeedEvent, ManifestEvent
 from core.log import NO_LSN
 from core.records import StoredRecord
@@ -28,6 +28,8 @@ MANIFESTS_BYTES_MAX = 64 << 20
 TRUSTED_S = 60.0
 # When a manifest was read that is not known to have been the newest then.
 LONG_AGO_S = float("-inf")
+# Each of them needs a purge or a collection without grace in the middle of a read.
+MISSING_MAX = 8
 # Bases of pending updates, kept per manifest so that every query does not read them again.
 BASES_MAX = 20_000
 # Of a state apart from its manifest: its objects, a reader, the key.
@@ -131,18 +133,23 @@ class ManifestCache:
     async def with_files(
         self, index_id: str, namespace: str, read: Callable[[], Awaitable[T]]
     ) -> T:
-        """What `read` gives, tried once more with the newest manifest if a file is missing: a
+        """What `read` gives, tried again with the newest manifest if a file is missing: a
         compaction without new writes moves no LSN, so when its news got lost the known manifest may
-        outlive its files. `CorruptData` if the newest one names a missing file.
+        outlive its files; and a purge takes them at once. `CorruptData` if the newest one names a
+        missing file.
         """
-        try:
-            return await read()
-        except ObjectNotFound:
-            await self.refresh(index_id, namespace)
-        try:
-            return await read()
-        except ObjectNotFound as error:
-            raise CorruptData(f"a file of the newest manifest is missing: {error}") from error
+        newest: int | None = None
+        for _ in range(MISSING_MAX):
+            try:
+                return await read()
+            except ObjectNotFound as error:
+                found = (await self.refresh(index_id, namespace)).version
+                if found == newest:
+                    raise CorruptData(
+                        f"a file of the newest manifest is missing: {error}"
+                    ) from error
+                newest = found
+        raise Unavailable(f"the files of {namespace!r} change faster than they are read")
 
     def hear(self, event: FeedEvent) -> None:
         if not isinstance(event, ManifestEvent):
