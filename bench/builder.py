@@ -28,7 +28,7 @@ from bench.load import Latency, RawClient, query_body
 from bench.probing import NO_CELL, Cells, recall_at, rows_needed
 from bench.resting import Shape, cells_holding, cells_of, shape_of, until_rest
 from bench.sites import DIMENSION, Site, embedded_site, kafka_site, served_again
-from bench.watch import labelled, since, summed, usage
+from bench.watch import AnonymousMemory, labelled, since, summed, usage
 from bench.workload import Workload, record_id
 from builder.cluster import cluster
 from builder.policy import clusters_of
@@ -92,6 +92,7 @@ class Figures:
     query: Latency | None = None
     query_recall: float = 0.0
     served_peak_mb: float = 0.0
+    anonymous_mb: dict[str, float] = field(default_factory=dict)
 
 
 class Bench:
@@ -197,11 +198,14 @@ async def measure(name: str, options: argparse.Namespace, folder: Path) -> Figur
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(SITES[name](folder))
         bench = Bench(site, work, folder)
+        memory = AnonymousMemory(site.pids)
         loaded, manifest = await bench.phase(options.records)
         figures = Figures(loaded)
         for _ in range(options.churn_rounds):
             done, manifest = await bench.phase(0, options.churn)
             figures.churn.append(done)
+        memory.stop()
+        figures.anonymous_mb = memory.peak_mb
         if options.recall:
             figures.recall = await bench.recall(manifest)
         if site.host:
@@ -251,13 +255,16 @@ def rows_of(figures: Figures) -> dict[str, str]:
         shown[f"CPU s per million records, {role}"] = f"{cpu * 1e6 / load.records:,.0f}"
     for role, peak in last.peak_mb.items():
         shown[f"peak memory MB, {role}"] = f"{peak:,.0f}"
+        shown[f"  of it not of files, {role}"] = f"{figures.anonymous_mb.get(role, 0):,.0f}"
     if figures.churn:
         shown["write amplification, churn"] = f"{churn_amplification(figures):.2f}"
         rounds = [done.amplification for done in figures.churn]
         shown["  lowest and highest round"] = f"{min(rounds):.2f} {max(rounds):.2f}"
     shown |= {
-        "objects at rest": f"{shape.objects:,}",
-        "MB at rest": f"{shape.stored_bytes / 1e6:,.0f}",
+        "objects that the index consists of": f"{shape.named_objects:,}",
+        "  MB of them": f"{shape.named_bytes / 1e6:,.0f}",
+        "objects stored, garbage of the last hour too": f"{shape.objects:,}",
+        "  MB of them all": f"{shape.stored_bytes / 1e6:,.0f}",
         "manifest KB": f"{shape.manifest_bytes / 1e3:,.0f}",
         "clusters": f"{shape.clusters:,}",
         "rows a cluster p10 p50 max": f"{shape.cluster_rows_p10} {shape.cluster_rows_p50} "

@@ -16,6 +16,7 @@ from storage.file_cache import FileCache
 from storage.groups import group_live
 from storage.manifest import DataFile, Manifest
 from storage.namespace import NamespaceReader
+from storage.references import keys_of
 
 LOOK_S = 0.5
 WAIT_S = 3600.0
@@ -23,14 +24,17 @@ WAIT_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """unfolded_deltas: the most deltas that hold rows of one cluster; unfolded_share: the most rows
-    of a cluster in deltas, over all its rows.
+    """named_objects: what the newest manifest needs, with itself and its hint. unfolded_deltas: the
+    most deltas that hold rows of one cluster; unfolded_share: the most rows of a cluster in deltas,
+    over all its rows.
     """
 
     records: int
     clusters: int
     deltas: int
     id_runs: int
+    named_objects: int
+    named_bytes: int
     objects: int
     stored_bytes: int
     manifest_bytes: int
@@ -82,6 +86,8 @@ async def shape_of(store: ObjectStore, prefix: str, manifest: Manifest) -> Shape
         clusters=len(rows),
         deltas=len(_deltas(manifest)),
         id_runs=len(manifest.id_runs),
+        named_objects=len(keys_of(manifest, prefix)) + 2,
+        named_bytes=manifest.byte_count,
         objects=objects,
         stored_bytes=stored,
         manifest_bytes=newest,

@@ -27,7 +27,7 @@ from tests.e2e.deployments import embedded, roles
 INDEX = "bench"
 DIMENSION = 384
 # As a deployment has it by default; fewer partitions, for there is one namespace.
-USUAL = {"FIRNDB_FLUSH_AGE_S": "1.0"}
+USUAL = {"FIRNDB_FLUSH_AGE_S": str(Settings.model_fields["flush_age_s"].default)}
 LOAD = "load"
 
 
@@ -56,7 +56,7 @@ async def embedded_site(folder: Path) -> AsyncIterator[Site]:
     with embedded(folder, USUAL) as served:
         served.create_index(INDEX, DIMENSION)
         served.process.stop()
-    settings = Settings.load({"data": folder / "data", "partitions": 4, "flush_age_s": 1.0})
+    settings = Settings.load({"data": folder / "data", "partitions": 4})
     with owned(settings.data):
         async with open_engine(settings) as engine:
             parts = engine.parts

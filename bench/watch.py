@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,40 @@ _SAMPLE = re.compile(r"^(firndb_\w+(?:{[^}]*})?) (\S+)$")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+SAMPLE_S = 0.2
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """cpu_s: user and system seconds since its start; peak_mb: of resident memory."""
+    """cpu_s: user and system seconds since its start; peak_mb: of resident memory, with the pages
+    of mapped files that the system may take back.
+    """
 
     cpu_s: float
     peak_mb: float
+
+
+class AnonymousMemory:
+    """The most memory of each process that is no page of a file, looked at every `SAMPLE_S`."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+        self.peak_mb: dict[str, float] = dict.fromkeys(pids, 0.0)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(SAMPLE_S):
+            for role, pid in self._pids.items():
+                status = Path(f"/proc/{pid}/status").read_text()
+                found = re.search(r"RssAnon:\s+(\d+) kB", status)
+                assert found is not None
+                self.peak_mb[role] = max(self.peak_mb[role], int(found[1]) / 1024)
 
 
 def usage(pid: int) -> Usage:
