@@ -25,7 +25,10 @@ class Client:
     """A namespace's records by id, as queries and fetches see them."""
 
     def __init__(self, host: str) -> None:
-        self._http = httpx.Client(base_url=host, headers={"Api-Key": KEY}, timeout=60)
+        # After a start the port of an index opens some moments after the control plane's.
+        waiting = httpx.HTTPTransport(retries=6)
+        headers = {"Api-Key": KEY}
+        self._http = httpx.Client(base_url=host, headers=headers, timeout=60, transport=waiting)
 
     def upsert(self, namespace: str, *names: str, seed: int = 0) -> int:
         """The LSN."""
