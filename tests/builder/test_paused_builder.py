@@ -14,13 +14,17 @@ from typing import TypeVar
 import pytest
 
 from builder.builder import IndexBuilder
+from builder.chain import Target
+from builder.compact import commit_rewrite, execute
+from builder.policy import MergeDeltas
 from core.errors import FirnError
 from core.object_store import ObjectInfo, ObjectStore
 from core.operations import DeleteIds, DeleteNamespace
 from infra.objects.faulty import WRITES, FaultyStore, Verb
 from storage.layout import kind_of
 from tests.builder.nth_failure import beside
-from tests.builder.world import World, upsert
+from tests.builder.test_compact import SCHEMA
+from tests.builder.world import SMALL, World, upsert
 from tests.builder.yard import Yard
 
 NS = ("n", "m")
@@ -154,3 +158,39 @@ async def one(folder: Path, nth: int, calls: list[tuple[Verb, str]]) -> None:
         error.add_note(f"asleep at call {nth}, {calls[nth - 1]}")
         raise
     rmtree(folder / str(nth))
+
+
+async def test_quick_flushes_do_not_starve_a_long_compaction(tmp_path: Path) -> None:
+    """It began on a manifest of long ago and commits beside the flushes, not between them."""
+    yard = await Yard(tmp_path).begin()
+    world = yard.world
+    await world.write(upsert(*(f"r{n}" for n in range(30))))
+    await yard.flush()
+    manifest = await yard.newest()
+    shop = world.parts().workshop(world.settings)
+    job = MergeDeltas(tuple(file.uuid for file in manifest.files))
+    rewrite = await execute(shop, SCHEMA, manifest, job, SMALL)
+    flushes = 0
+    many = asyncio.Event()
+
+    async def flush() -> None:
+        nonlocal flushes
+        while True:
+            await world.write(upsert(f"r{flushes % 40}", seed=2.0 + flushes))
+            await yard.flush()
+            flushes += 1
+            if flushes == 20:
+                many.set()
+            await asyncio.sleep(0.001)
+
+    flushing = asyncio.create_task(flush())
+    await many.wait()
+    target = Target(SCHEMA, manifest.owner_epoch)
+    committed = await commit_rewrite(shop, target, manifest, rewrite)
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    assert committed is not None
+    assert rewrite.outputs[0].uuid in {file.uuid for file in (await yard.newest()).files}
+    await yard.flush()
+    await world.check()
+    await world.close()
