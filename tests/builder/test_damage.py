@@ -232,6 +232,12 @@ def damage_all(damaged: Damaged, kind: str, how: str) -> Callable[[], None]:
     return put_back
 
 
+async def indexed(world: World) -> bool:
+    """Whether all entries of the namespace are."""
+    manifest = await world.manifest()
+    return manifest is not None and manifest.indexed_lsn == world.truth["dense", "n"].last_lsn
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "manifest"])
 async def test_the_builder_pauses_one_namespace_and_goes_on_when_the_file_is_back(
     damaged: Damaged, kind: str
@@ -256,10 +262,7 @@ async def test_the_builder_pauses_one_namespace_and_goes_on_when_the_file_is_bac
     await until(others_go_on, "one pauses, the other goes on")
     put_back()
 
-    async def healed() -> bool:
-        return builder.committable(0) == await world.log.end_offset(0)
-
-    await until(healed, "the builder goes on when the bytes are back")
+    await until(lambda: indexed(world), "the builder goes on when the bytes are back")
     await builder.stop()
     await world.check()
 
@@ -282,10 +285,7 @@ async def test_a_lost_newest_manifest_does_not_lose_what_it_held(damaged: Damage
     await until(paused, "the builder does not go on from an older state")
     await rebuild(world.parts(), world.log, DENSE, "n", settings=world.settings)
 
-    async def healed() -> bool:
-        return builder.committable(0) == await world.log.end_offset(0)
-
-    await until(healed, "the builder goes on from the rebuilt manifest")
+    await until(lambda: indexed(world), "the builder goes on from the rebuilt manifest")
     await builder.stop()
     await world.check()
     await damaged.read_all()

@@ -22,7 +22,7 @@ from core.filters.statistics import (
 from core.records import Metadata, MetadataValue
 from tests.core.filter_strategies import metadata, wire_filters
 
-EXAMPLES = [2_000, pytest.param(50_000, marks=pytest.mark.long)]
+EXAMPLES = [2_000, pytest.param(20_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 FILTERS = wire_filters.filter(bool)  # an empty one is allowed only at the top
 EVERY_FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.one_of(

@@ -104,7 +104,10 @@ async def compare(folder: Path, per_file: Drawn, wires: list[dict[str, object]])
     return pruned
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.long)])
+LONG = pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)])
+
+
+@pytest.mark.parametrize("examples", [3, LONG])
 def test_filtered_queries_find_what_brute_force_finds(
     examples: int, record_property: object
 ) -> None:
