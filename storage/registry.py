@@ -37,6 +37,7 @@ from storage.registry_tree import (
     changed_rows,
     cut,
     decode_rows,
+    find_row,
     inline_section,
     open_section,
     place_of,
@@ -154,9 +155,12 @@ class RegistryStore:
 
     async def get(self, state: RegistryState, key: RegistryKey) -> NamespaceSummary | None:
         """As of `state`, or of a newer version if that one's sections are gone; None: unknown."""
-        index_id, namespace = key
-        async for found, summary in self.walk(state, index_id, namespace):
-            return summary if found == key else None
+        while state.sections:
+            ref = state.sections[place_of(state.sections, key)]
+            try:
+                return find_row(await self._body(state.partition, ref), key, "the registry")
+            except ObjectNotFound as error:
+                state = await self._following(state, error)
         return None
 
     async def walk(
