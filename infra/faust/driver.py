@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NoReturn
 
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 # Of the time for a stop this part is for the last flush, the rest is for leaving the group.
 HANDLER_STOP_SHARE = 0.6
 COMMIT_TIMEOUT_S = 2.0
+BEAT_S = 1.0
 
 
 async def run_faust_consumer(consumer: LogConsumer, settings: FaustSettings) -> None:
@@ -53,9 +54,10 @@ class _Worker:
 
     async def run(self) -> None:
         with fewer_repeats(), self._signals(), loop_guard(self._settings.loop_timeout_s) as beat:
+            beating = self._loop.create_task(_beat(beat))
             starting = self._loop.create_task(self._app.start())
             tasks = [
-                self._loop.create_task(Watchdog(self._app, self._settings).run(beat)),
+                self._loop.create_task(Watchdog(self._app, self._settings).run()),
                 self._loop.create_task(self._follow()),
                 self._loop.create_task(self._told_to_end.wait()),
             ]
@@ -70,6 +72,7 @@ class _Worker:
             finally:
                 await end([starting, *tasks])
                 await self._stop()
+                await end([beating])
             if self._failure.done():  # of the stop: a last flush that failed
                 self._failure.result()
 
@@ -180,6 +183,13 @@ def build_app(settings: FaustSettings, assignment: Assignment, worker: _Worker) 
     app.finalize()
     app.loop = asyncio.get_running_loop()
     return app
+
+
+async def _beat(beat: Callable[[], None]) -> NoReturn:
+    """As often as the event loop turns, whatever waits meanwhile for a broker that is away."""
+    while True:
+        beat()
+        await asyncio.sleep(BEAT_S)
 
 
 async def first_done(waited: Collection[asyncio.Future[Any]]) -> set[asyncio.Future[Any]]:

@@ -45,12 +45,11 @@ class Watchdog:
         self._settings = settings
         self._clock = StallClock()
 
-    async def run(self, beat: Callable[[], None]) -> NoReturn:
-        """Check for ever; `beat` is called as often as the event loop turns."""
+    async def run(self) -> NoReturn:
+        """Check for ever."""
         next_probe = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
-            beat()
             self._check_services()
             self._check_handlers()
             if time.monotonic() >= next_probe:
