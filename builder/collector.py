@@ -6,7 +6,6 @@ slow pace, through all of its namespaces.
 """
 
 import asyncio
-import heapq
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from builder.chain import Target, event_of
 from builder.collection import Collection, Swept, commit_boundary, sweep
+from builder.fairness import DueQueue
 from builder.garbage import Grace
 from builder.metrics import BuilderMetrics
 from builder.namespace import NamespaceKey, NamespaceWork
@@ -40,24 +40,9 @@ Begin = Callable[[OwnedPartition, Coroutine[Any, Any, None]], "asyncio.Task[None
 class Schedule:
     """When to look at which namespace of one partition (monotonic seconds), and who patrols it."""
 
-    due: dict[NamespaceKey, float] = field(default_factory=dict)
-    heap: list[tuple[float, NamespaceKey]] = field(default_factory=list)
+    due: DueQueue[NamespaceKey] = field(default_factory=DueQueue)
     patrols: list[AsyncIterator[Row]] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
-
-    def look(self, key: NamespaceKey, at: float) -> None:
-        """Not later than `at`."""
-        if at < self.due.get(key, float("inf")):
-            self.due[key] = at
-            heapq.heappush(self.heap, (at, key))
-
-    def next(self, now: float) -> NamespaceKey | None:
-        while self.heap and self.heap[0][0] <= now:
-            at, key = heapq.heappop(self.heap)
-            if self.due.get(key) == at:
-                del self.due[key]
-                return key
-        return None
 
 
 class Collector:
@@ -129,7 +114,7 @@ class Collector:
         self._count(key, swept)
         if not swept.at_rest:
             at = self._parts.clock.monotonic() + self._settings.gc_period_s
-            self._schedule(owned).look(key, at)
+            self._schedule(owned).due.offer(key, at)
         return swept
 
     async def _tend(self, owned: OwnedPartition, passed_s: float) -> None:
@@ -138,7 +123,7 @@ class Collector:
         self._take_touched(owned, schedule)
         await self._patrol(owned, schedule, now, passed_s)
         while self._running < self._settings.collections:
-            key = schedule.next(now)
+            key = schedule.due.pop(now)
             if key is None:
                 return
             self._running += 1
@@ -158,7 +143,7 @@ class Collector:
         at = self._parts.clock.monotonic() + self._settings.gc_grace_s
         for key, version in owned.touched.items():
             if version > FIRST_VERSION:  # nothing is before the first
-                schedule.look(key, at)
+                schedule.due.offer(key, at)
         owned.touched.clear()
 
     async def _patrol(
@@ -177,7 +162,7 @@ class Collector:
             if row is None:
                 del schedule.patrols[0]
                 continue
-            schedule.look(row[0], now)
+            schedule.due.offer(row[0], now)
             left -= 1
 
     async def _job(self, owned: OwnedPartition, key: NamespaceKey) -> None:
@@ -194,7 +179,7 @@ class Collector:
                 exc_info=None if wrong else error,
             )
             now = self._parts.clock.monotonic()
-            self._schedule(owned).look(key, now + self._settings.gc_period_s)
+            self._schedule(owned).due.offer(key, now + self._settings.gc_period_s)
         finally:
             work = owned.works.get(key)
             if work is not None:

@@ -8,7 +8,7 @@ the one goes whose waiting is longest in proportion to it: a small namespace ove
 endless jobs, and a big one's turn comes all the same.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -75,6 +75,9 @@ class DueQueue(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._due)
 
     def offer(self, key: K, at: float) -> None:
         """Due at `at`, or earlier if it is so already."""

@@ -114,16 +114,16 @@ async def test_fifty_small_namespaces_beside_a_hot_one(tmp_path: Path) -> None:
     compact; counted in turns, none of the others waits for more than its share.
     """
     world = World(tmp_path)
-    limits = FlushLimits(records=200, age_s=0.02)
-    world.settings = replace(world.settings, flush=limits, registry_s=0.05, batch_bytes=10_000)
+    limits = FlushLimits(records=60, age_s=0.02)
+    world.settings = replace(world.settings, flush=limits, registry_s=0.05, batch_bytes=6_000)
     builder = world.builder()
     turns: list[str] = []
     counted_turns(builder, turns)
     await builder.assign(0)
     small = [f"n{number}" for number in range(50)]
-    for round_ in range(3):
+    for round_ in range(2):
         for number, name in enumerate(small):
-            ids = [f"h{round_}-{number}-{row}" for row in range(20)]
+            ids = [f"h{round_}-{number}-{row}" for row in range(6)]
             await world.write(upsert(*ids), ns="hot")
             await world.write(upsert(f"r{round_}"), ns=name)
     await builder.start()

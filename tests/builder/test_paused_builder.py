@@ -118,7 +118,7 @@ async def history(folder: Path, nth: int) -> PausingStore:
     await yard.begin()
     for index, ns in yard.world.truth:
         owned = yard.builder._owned[0]
-        yard.builder._collector._schedule(owned).look((index, ns), 0.0)
+        yard.builder._collector._schedule(owned).due.offer((index, ns), 0.0)
     await yard.to_rest()
     for ns in NS:
         await yard.nothing_needless(ns)
