@@ -13,7 +13,7 @@ from builder.beside import Beside
 from core.errors import CorruptData, ObjectNotFound
 from core.object_store import ObjectInfo
 from storage.commit import ManifestStore
-from storage.layout import kind_of, snapshots_prefix, version_of
+from storage.layout import kind_of, pack_keys, snapshots_prefix, version_of
 from storage.manifest import Manifest
 from storage.namespace import NamespaceReader
 from storage.references import keys_of
@@ -76,7 +76,8 @@ class ErasureScan:
             return self
         self.version = newest.version
         prefix = self.beside.schema.prefix
-        self._named = keys_of(newest, prefix)
+        # What packs have copies of is looked at by itself.
+        self._named = keys_of(newest, prefix) | pack_keys(prefix)
         reader = NamespaceReader(self.beside.parts.cache, newest)
         sought = await self._still_gone(reader)
         for place, file in enumerate(newest.files):

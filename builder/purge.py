@@ -22,6 +22,7 @@ from core.operations import DeleteIds, Entry
 from ingest.writer import LogWriter
 from storage.commit import ManifestConflict
 from storage.manifest import Manifest
+from storage.section_store import SectionStore
 
 # Jobs whose input the owner changed at the same time, one after the other.
 DROPPED_MAX = 64
@@ -137,9 +138,13 @@ class Purge:
             content = msgspec.structs.replace(newest, sections=())
             following = committed_as(content, blank(shop, beside.target(newest), newest))
             try:
-                return await uninterrupted(beside.parts.manifests.commit(following))
+                flat = await uninterrupted(beside.parts.manifests.commit(following))
             except (ManifestConflict, Fenced):
                 continue
+            if not flat.sections:
+                # Those of an earlier manifest may have stayed behind, in a crash for example.
+                await SectionStore(beside.parts.store).drop_packs(beside.schema.prefix)
+            return flat
         raise Unavailable(f"{beside.namespace!r} changes too fast, try again later")
 
 

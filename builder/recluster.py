@@ -84,9 +84,11 @@ async def recluster(
         raise FailedPrecondition(f"index {index.name} is sparse: it has no clusters")
     settings = settings or BuilderSettings()
     done: list[Reclustered] = []
-    for partition, manifests in sorted((await namespaces_of(parts, index, namespace)).items()):
-        for manifest in manifests:
-            name = manifest.namespace
+    for partition, outlines in sorted((await namespaces_of(parts, index, namespace)).items()):
+        for name in (outline.namespace for outline in outlines):
+            manifest = await parts.manifests.newest(index.index_id, name)
+            if manifest is None or manifest.deleted:
+                continue  # meanwhile
             schema = NamespaceSchema(index.index_id, name, index.metric, index.dimension)
             work = _Reclustering(
                 parts, parts.workshop(settings), schema, manifest, settings.compaction, progress

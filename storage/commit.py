@@ -96,7 +96,11 @@ class ManifestStore:
         who only wants to know how far it goes, or makes them anew, because they are damaged.
         """
         root = await self._newest_root(index_id, namespace, await self._hint(index_id, namespace))
-        return None if root is None else root.manifest
+        if root is None:
+            return None
+        # A rebuild goes on from here: its commit is to take the packs of what it replaces along.
+        self._sections.saw(namespace_prefix(index_id, namespace), root.manifest.sections)
+        return root.manifest
 
     async def _newest_root(self, index_id: str, namespace: str, known: Root | None) -> Root | None:
         prefix = namespace_prefix(index_id, namespace)

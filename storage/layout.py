@@ -143,3 +143,8 @@ def base_pack_key(prefix: str) -> str:
 def edits_pack_key(prefix: str) -> str:
     """The same of its sections of edits."""
     return f"{prefix}sections.edits"
+
+
+def pack_keys(prefix: str) -> frozenset[str]:
+    """Both packs: no manifest names them, and they are no garbage."""
+    return frozenset((base_pack_key(prefix), edits_pack_key(prefix)))

@@ -14,7 +14,7 @@ from core.log import NO_LSN
 from infra.catalog.keys import new_key
 from infra.catalog.model import ApiKey, CatalogIndex, KeyRole
 from storage.commit import ManifestStore
-from storage.layout import kind_of, namespace_prefix
+from storage.layout import kind_of, namespace_prefix, pack_keys
 from storage.manifest import Manifest
 from storage.references import keys_of
 from storage.registry import RegistryState, RegistryStore
@@ -114,7 +114,7 @@ class Operations:
 
     async def _garbage(self, manifest: Manifest) -> int:
         prefix = namespace_prefix(manifest.index_id, manifest.namespace)
-        named = keys_of(manifest, prefix)
+        named = keys_of(manifest, prefix) | pack_keys(prefix)
         return sum(
             [
                 info.size

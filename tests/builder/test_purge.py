@@ -16,7 +16,9 @@ from builder.purge import Purge, Purged
 from core.errors import DeadlineExceeded, FirnError
 from core.operations import DeleteAll, DeleteIds, DeleteNamespace
 from ingest.writer import LogWriter
-from storage.layout import namespace_prefix
+from storage.commit import ManifestStore
+from storage.layout import namespace_prefix, pack_keys
+from storage.sections import Limits
 from storage.snapshots import SnapshotKind, SnapshotStore
 from tests.builder.world import DENSE, record, upsert
 from tests.builder.yard import Yard
@@ -100,6 +102,30 @@ async def test_nothing_of_a_deleted_record_is_left(desk: Desk, clustered: bool) 
     await yard.world.check()
     again = await desk.purge()
     assert (again.left, again.rewritten) == ((), 0)
+
+
+async def test_sections_and_their_packs_are_made_anew(desk: Desk) -> None:
+    """Packs are named by nobody: those of now are no finding, those of before go."""
+    yard = desk.yard
+    limits = Limits(flat_bytes=2_000, root_bytes=1_000, section_bytes=2_000)
+    yard.world.manifests = ManifestStore(yard.store, limits=limits)
+    yard.builder = yard.world.builder()
+    await yard.builder.assign(0)
+    await filled(yard, clustered=True)
+    packs = pack_keys(namespace_prefix("dense", "n"))
+    assert (await yard.newest()).sections
+    purged = await desk.purge(IDS[5])
+    assert (await yard.newest()).sections
+    assert purged.left == ()
+    assert packs <= yard.store.objects.keys()
+    left_behind = {key: yard.store.objects[key] for key in packs}
+    await desk.purge(*IDS)
+    assert not (await yard.newest()).sections
+    yard.store.objects |= left_behind  # by a crash just before they were deleted
+    purged = await desk.purge()
+    assert purged.left == ()
+    assert not packs & yard.store.objects.keys()
+    await yard.world.check()
 
 
 async def test_with_ids_they_are_deleted_first_and_the_log_is_asked(desk: Desk) -> None:

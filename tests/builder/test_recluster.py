@@ -16,8 +16,10 @@ from builder.recluster import Reclustered, ReclusterProgress, recluster
 from core.errors import FailedPrecondition, NotFound
 from core.operations import DeleteIds, DeleteNamespace, Upsert
 from core.records import Record
+from storage.commit import ManifestStore
 from storage.manifest import Manifest
 from storage.namespace import NamespaceReader
+from storage.sections import Limits
 from tests.builder.world import DENSE, SMALL, SPARSE, World, upsert
 
 Meanwhile = Callable[[], Awaitable[None]]
@@ -80,6 +82,16 @@ async def newest(world: World) -> Manifest:
     manifest = await world.manifest()
     assert manifest is not None
     return manifest
+
+
+async def test_a_manifest_in_sections_is_read_whole(world: World) -> None:
+    limits = Limits(flat_bytes=2_000, root_bytes=1_000, section_bytes=2_000)
+    world.manifests = ManifestStore(world.store, limits=limits)
+    await filled(world)
+    assert (await newest(world)).sections
+    done = await run(world)
+    assert done.clusters == len((await newest(world)).files) > 1
+    await world.check()
 
 
 async def test_all_rows_are_in_the_cluster_of_their_nearest_centroid(world: World) -> None:
