@@ -32,6 +32,9 @@ class Budget:
     def __init__(self, limits: MemoryLimits) -> None:
         self.limits = limits
         self._held: dict[HeldNamespace, int] = {}
+        # Those to report, in the order in which they came near: usage is asked for with every
+        # write, and thousands of namespaces are held.
+        self._near: dict[HeldNamespace, None] = {}
         self._total = 0
         self._marks_at = limits.size_bytes
 
@@ -54,13 +57,18 @@ class Budget:
             # the largest pays: a small neighbour's answers do not change
             largest = max(self._held, key=lambda h: 0 if h.overflowed else h.size_bytes)
             largest.mark_full()
+            self._near[largest] = None
             self._marks_at = self._total + int(MARK_STEP * limit)
+        if self._is_near(held):
+            self._near[held] = None
+        else:
+            self._near.pop(held, None)
 
     def forget(self, held: HeldNamespace) -> None:
         self._total -= self._held.pop(held, 0)
+        self._near.pop(held, None)
 
     def usage(self) -> FreshUsage:
-        near = [h for h in self._held if h.overflowed or self._fraction(h) >= REPORTED_FROM]
         return FreshUsage(
             fraction=self._total / self.limits.size_bytes,
             size_bytes=self._total,
@@ -73,9 +81,13 @@ class Budget:
                     fraction=self._fraction(h),
                     overflowed=h.overflowed,
                 )
-                for h in near
+                for h in self._near
+                if self._is_near(h)
             ),
         )
+
+    def _is_near(self, held: HeldNamespace) -> bool:
+        return held.overflowed or self._fraction(held) >= REPORTED_FROM
 
     def _fraction(self, held: HeldNamespace) -> float:
         return max(
