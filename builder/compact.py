@@ -78,8 +78,8 @@ async def execute(
             await work.merge_clusters(numbers)
         case MergeDeltas(files=files):
             await work.merge_deltas(files)
-        case MergeRuns(runs=runs):
-            return await work.merge_runs(runs)
+        case MergeRuns(groups=groups):
+            return await work.merge_runs(groups)
         case CoverFiles(files=files):
             return await work.cover_files(files)
     return await work.finish()
@@ -213,15 +213,21 @@ class Rewriting:
         encoded, order = await asyncio.to_thread(self._encode_delta, batch.rows)
         await self._add(batch, order, encoded)
 
-    async def merge_runs(self, names: Sequence[str]) -> Rewrite:
-        """Entries of dead rows and of files that are gone are left out."""
-        runs = [run for run in self.snapshot.id_runs if run.object.name in names]
-        opened = [await self.shop.cache.open_run(self.schema.prefix, run) for run in runs]
+    async def merge_runs(self, groups: Sequence[Sequence[str]]) -> Rewrite:
+        """One group after the other, so that one is in memory. Entries of dead rows and of files
+        that are gone are left out.
+        """
         files = {file.uuid: file for file in self.snapshot.files}
-        merged = await asyncio.to_thread(
-            merge_runs, opened, files, self.snapshot.version, object_bytes=self._run_bytes
-        )
-        return self._rewrite(await self._put_runs(merged), frozenset(names))
+        made: list[IdRun] = []
+        for names in groups:
+            runs = [run for run in self.snapshot.id_runs if run.object.name in names]
+            opened = [await self.shop.cache.open_run(self.schema.prefix, run) for run in runs]
+            merged = await asyncio.to_thread(
+                merge_runs, opened, files, self.snapshot.version, object_bytes=self._run_bytes
+            )
+            made += await self._put_runs(merged)
+        replaced = frozenset(name for names in groups for name in names)
+        return self._rewrite(tuple(made), replaced)
 
     async def cover_files(self, uuids: Sequence[str]) -> Rewrite:
         """No row moves: the files' ids get runs."""

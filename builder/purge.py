@@ -169,5 +169,5 @@ def run_job(manifest: Manifest, goal: int) -> Compaction | None:
         return None
     for run in manifest.id_runs:
         if run.origin or run.as_of < goal:  # a branch's runs say versions of its source
-            return MergeRuns((run.object.name,))
+            return MergeRuns(((run.object.name,),))
     return None

@@ -109,7 +109,7 @@ JOBS: dict[str, tuple[bool, Callable[[Manifest], Compaction]]] = {
     "merge deltas": (False, lambda m: MergeDeltas(deltas(m)[:3])),
     "merge grouped deltas": (True, lambda m: MergeDeltas(deltas(m)[:2])),
     "cover files": (True, lambda m: CoverFiles(everything(m))),  # twice, as a race might
-    "merge runs": (True, lambda m: MergeRuns(tuple(r.object.name for r in m.id_runs[:2]))),
+    "merge runs": (True, lambda m: MergeRuns((tuple(r.object.name for r in m.id_runs[:2]),))),
 }
 
 

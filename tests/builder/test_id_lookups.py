@@ -148,7 +148,7 @@ async def test_a_cold_read_by_id_takes_two_rounds(stored: World, tmp_path: Path)
 
 async def test_merged_runs_make_it_one_run_and_the_file(stored: World, tmp_path: Path) -> None:
     before = await newest(stored)
-    manifest = await done(stored, MergeRuns(tuple(run.object.name for run in before.id_runs)))
+    manifest = await done(stored, MergeRuns((tuple(run.object.name for run in before.id_runs),)))
     await stored.check()
     assert len(deepest(manifest.id_runs)) == 1
     assert sum(run.entries for run in manifest.id_runs) == manifest.record_count
@@ -179,7 +179,7 @@ async def test_an_upsert_reads_no_data_file(stored: World, keys: KeyStore, tmp_p
 
 async def test_a_page_of_ids_opens_the_runs_that_it_lies_in(stored: World, tmp_path: Path) -> None:
     manifest = await newest(stored)
-    manifest = await done(stored, MergeRuns(tuple(run.object.name for run in manifest.id_runs)))
+    manifest = await done(stored, MergeRuns((tuple(run.object.name for run in manifest.id_runs),)))
     reader, store = cold(stored, manifest, tmp_path / "cold")
     live = sorted(stored.truth[("dense", "n")].records)
     assert await reader.list_ids("r2", after="r249", limit=5) == live[-50:-45]
@@ -193,7 +193,7 @@ async def test_a_page_of_ids_opens_the_runs_that_it_lies_in(stored: World, tmp_p
 async def test_a_page_behind_dead_entries_needs_few_rounds(stored: World, tmp_path: Path) -> None:
     """All but the last records die; their entries are still there."""
     manifest = await newest(stored)
-    await done(stored, MergeRuns(tuple(run.object.name for run in manifest.id_runs)))
+    await done(stored, MergeRuns((tuple(run.object.name for run in manifest.id_runs),)))
     builder = await started(stored)
     await stored.write(DeleteIds(tuple(RECORDS[:295])))
     await flushed(stored, builder)
@@ -297,7 +297,7 @@ async def _compacted(world: World, builder: IndexBuilder, kind: str) -> None:
         if job is not None:
             await done(world, job)
     elif kind == "merge" and len(manifest.id_runs) > 1:
-        await done(world, MergeRuns(tuple(run.object.name for run in manifest.id_runs[1:])))
+        await done(world, MergeRuns((tuple(run.object.name for run in manifest.id_runs[1:]),)))
 
 
 async def _at_rest(world: World) -> None:

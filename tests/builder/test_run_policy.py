@@ -15,7 +15,14 @@ from core.clock import new_uuid
 from storage.manifest import DataFile, IdRun, Manifest, ObjectRef
 
 LIMITS = RunLimits()
-SMALL = RunLimits(overlap=3, object_bytes=2_000, garbage_min=20, bare_rows=10, job_bytes=9_000)
+SMALL = RunLimits(
+    overlap=3,
+    object_bytes=2_000,
+    garbage_min=20,
+    bare_rows=10,
+    merge_bytes=9_000,
+    job_bytes=36_000,
+)
 ENTRY_BYTES = 30  # an id of 12 characters
 Keys = npt.NDArray[np.int64]
 
@@ -37,7 +44,8 @@ def data_file(rows: int, *, in_runs: bool, inline: bytes = b"") -> DataFile:
 class Simulation:
     """Runs as (key, version) pairs; an entry is garbage once its key has a newer version.
 
-    flushed, merged: bytes written. heaviest: the most bytes that one job read.
+    flushed, merged: bytes written. heaviest: the most bytes that one merge read. added: runs that
+    came, which no merge made.
     """
 
     limits: RunLimits
@@ -47,6 +55,7 @@ class Simulation:
     flushed: int = 0
     merged: int = 0
     heaviest: int = 0
+    added: int = 0
     jobs: int = 0
 
     def put(self, keys: "list[int] | Keys") -> None:
@@ -54,7 +63,9 @@ class Simulation:
         self.version += 1
         for key in keys:
             self.newest[int(key)] = self.version
+        before = len(self.runs)
         self.flushed += self._add([(int(key), self.version) for key in keys])
+        self.added += len(self.runs) - before
 
     def delete(self, keys: list[int]) -> None:
         self.version += 1
@@ -67,7 +78,12 @@ class Simulation:
             if job is None:
                 return
             assert isinstance(job, MergeRuns)
-            self._merge(job)
+            self.jobs += 1
+            sizes = [sum(self.runs[n][0].object.size for n in names) for names in job.groups]
+            assert len(sizes) == 1 or sum(sizes) <= self.limits.job_bytes
+            for names in job.groups:
+                self._merge(names)
+            self.version += 1
         raise AssertionError("merging finds no rest")
 
     def manifest(self) -> Manifest:
@@ -81,9 +97,8 @@ class Simulation:
     def live(self) -> Counter[tuple[int, int]]:
         return Counter(self.newest.items())
 
-    def _merge(self, job: MergeRuns) -> None:
-        self.jobs += 1
-        taken = [self.runs.pop(name) for name in job.runs]
+    def _merge(self, names: tuple[str, ...]) -> None:
+        taken = [self.runs.pop(name) for name in names]
         self.heaviest = max(self.heaviest, sum(run.object.size for run, _ in taken))
         live = {
             (key, version)
@@ -92,7 +107,6 @@ class Simulation:
             if self.newest.get(key) == version
         }
         self.merged += self._add(sorted(live))
-        self.version += 1
 
     def _add(self, entries: list[tuple[int, int]]) -> int:
         entries = sorted(entries)
@@ -165,7 +179,8 @@ def test_merging_comes_to_rest_within_its_bounds(steps: list[tuple[str, object]]
     simulation.settle()
     assert_at_rest(simulation)
     two_runs = 2 * SMALL.object_bytes
-    assert simulation.heaviest <= max(SMALL.job_bytes, two_runs)
+    assert simulation.heaviest <= max(SMALL.merge_bytes, two_runs)
+    assert simulation.jobs <= 2 * simulation.added
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=20))
@@ -206,6 +221,30 @@ def test_random_ids_are_written_few_times() -> None:
     written = simulation.flushed + simulation.merged
     assert written / 200_000 < 400
     assert written / simulation.flushed < 3.5
+
+
+@pytest.mark.parametrize(("flush", "moved", "jobs"), [(20, 0, 1.0), (200, 1_800, 2.0)])
+def test_a_big_namespace_has_few_jobs(flush: int, moved: int, jobs: float) -> None:
+    """As 30 million random ids in 225 objects, with everything a thousand times smaller: a flush
+    makes one run too many everywhere, and a merge reaches over eight objects only. Bounds are for
+    each flush, and for each move of rows.
+    """
+    limits = replace(
+        LIMITS, object_bytes=4_000, merge_bytes=32_000, job_bytes=128_000, garbage_min=40
+    )
+    random = np.random.default_rng(1)
+    ids = random.permutation(30_000)
+    simulation = Simulation(limits)
+    came = 0
+    for number, known in enumerate(range(flush, len(ids) + 1, flush)):
+        simulation.put(ids[known - flush : known])
+        simulation.settle()
+        came += 1
+        if moved and number % 3 == 2:
+            simulation.put(ids[random.choice(known, min(known, moved), replace=False)])
+            simulation.settle()
+            came += 1
+    assert simulation.jobs <= jobs * came
 
 
 def test_ids_in_order_cost_next_to_nothing() -> None:
@@ -251,6 +290,26 @@ def test_runs_of_another_namespace_are_cleaned_first_and_once() -> None:
     assert_at_rest(simulation)
 
 
+def test_one_job_merges_wherever_too_many_overlap() -> None:
+    """Twelve objects over all ids, and one run too many in each of them."""
+    limits = replace(SMALL, merge_bytes=8_100, job_bytes=100_000)
+    simulation = Simulation(limits)
+    for _ in range(limits.overlap + 1):
+        simulation.put(list(range(800)))
+    job = plan_runs(simulation.manifest(), limits)
+    assert isinstance(job, MergeRuns)
+    assert [len(names) for names in job.groups] == [4] * 12
+    simulation.settle()
+    assert simulation.jobs == 1
+    assert_at_rest(simulation)
+    narrow = replace(limits, job_bytes=40_500)
+    simulation = Simulation(narrow)
+    for _ in range(limits.overlap + 1):
+        simulation.put(list(range(800)))
+    simulation.settle()
+    assert simulation.jobs == 3, "of five merges, five and two"
+
+
 def test_what_is_urgent_goes_first() -> None:
     simulation = Simulation(LIMITS)
     for _ in range(2 * LIMITS.overlap):
@@ -274,6 +333,6 @@ def test_many_small_files_in_no_run_get_one() -> None:
     assert plan_runs(manifest_of(files, ()), LIMITS) == CoverFiles(
         tuple(file.uuid for file in files)
     )
-    narrow = replace(LIMITS, job_bytes=64 * 25)
+    narrow = replace(LIMITS, merge_bytes=64 * 25)
     job = plan_runs(manifest_of(files, ()), narrow)
     assert job == CoverFiles(tuple(file.uuid for file in files[:2]))

@@ -59,7 +59,14 @@ SMALL = CompactionLimits(
     dead_rows_min=4,
     sparse_file_rows=16,
     job_bytes=1600,
-    id_runs=RunLimits(overlap=3, object_bytes=400, garbage_min=10, bare_rows=8, job_bytes=2000),
+    id_runs=RunLimits(
+        overlap=3,
+        object_bytes=400,
+        garbage_min=10,
+        bare_rows=8,
+        merge_bytes=2_000,
+        job_bytes=32_000,
+    ),
 )
 
 
