@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,10 +51,16 @@ DEADLINE_S = 25.0
 class SteppedEngine:
     """Nothing happens but during a call; then everything does, the work behind included."""
 
-    def __init__(self, dimension: int | None, metric: Metric, touched_max: int) -> None:
+    def __init__(
+        self,
+        dimension: int | None,
+        metric: Metric,
+        touched_max: int,
+        building: BuilderSettings = TINY,
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._folder = tempfile.TemporaryDirectory(prefix="firndb-model-")
-        self._bounds = Bounds(TINY, FORGETFUL, QuerySettings(DEADLINE_S, touched_max))
+        self._bounds = Bounds(building, FORGETFUL, QuerySettings(DEADLINE_S, touched_max))
         self._context: AbstractAsyncContextManager[Engine] | None = None
         self.run(self._open())
         self.index: IndexInfo = self.run(self._create_index(dimension, metric))
@@ -71,8 +78,11 @@ class SteppedEngine:
             self._folder.cleanup()
         return list(dead)
 
-    def restart(self) -> None:
+    def restart(self, building: BuilderSettings | None = None) -> None:
+        """`building`: for the next life."""
         self.run(self._close())
+        if building is not None:
+            self._bounds = replace(self._bounds, building=building)
         self.run(self._open())
 
     async def flush(self) -> None:
