@@ -107,7 +107,7 @@ async def test_reads_of_a_namespace_that_waits_for_a_person(tmp_path: Path) -> N
     async with opened(folder) as engine:
         index = await new_index(engine)
         await write(engine, index, "stuck", *ids, mark="old")
-        await engine.builder.flush()
+        await checkpoint_at_end(engine)
     runs = [path for path in (folder / "objects").glob("*/*/ids/*") if path.is_file()]
     good = {path: path.read_bytes() for path in runs}
     assert good, "there is something to damage"
