@@ -17,7 +17,7 @@ from builder.indexed import WAIT_S, Progress
 from builder.policy import Compaction, FoldClusters, FoldFiles, MergeDeltas
 from builder.retained import Retained, retained
 from builder.run_policy import MergeRuns
-from core.errors import Fenced, Unavailable
+from core.errors import Fenced, NotFound, Unavailable
 from core.operations import DeleteIds, Entry
 from ingest.writer import LogWriter
 from storage.commit import ManifestConflict
@@ -66,10 +66,15 @@ class Purge:
         self._progress = Progress(beside.parts, wait_s)
 
     async def run(self, ids: Sequence[str] = ()) -> Purged:
-        """With `ids` those are deleted first. `DeadlineExceeded`: no builder indexes the log."""
+        """With `ids` those are deleted first. `NotFound`: there never was such a namespace, and to
+        find nothing of it would be no answer. `DeadlineExceeded`: no builder indexes the log.
+        """
         beside, parts = self._beside, self._beside.parts
-        sought = await sought_of(beside, ids)
         self._tell("waiting for the index", 0, 1)
+        await self._progress.everything(*beside.key)
+        if await beside.newest() is None:
+            raise NotFound(f"there never was a namespace {beside.namespace!r} in its index")
+        sought = await sought_of(beside, ids)
         for start in range(0, len(ids), IDS_PER_ENTRY):
             some = tuple(ids[start : start + IDS_PER_ENTRY])
             await self._writer.write(*beside.key, [Entry(DeleteIds(some))])

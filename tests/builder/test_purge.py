@@ -13,7 +13,7 @@ import pytest
 
 from builder.beside import Beside
 from builder.purge import Purge, Purged
-from core.errors import DeadlineExceeded, FirnError
+from core.errors import DeadlineExceeded, FirnError, NotFound
 from core.operations import DeleteAll, DeleteIds, DeleteNamespace
 from ingest.writer import LogWriter
 from storage.commit import ManifestStore
@@ -125,6 +125,23 @@ async def test_sections_and_their_packs_are_made_anew(desk: Desk) -> None:
     purged = await desk.purge()
     assert purged.left == ()
     assert not packs & yard.store.objects.keys()
+    await yard.world.check()
+
+
+async def test_what_was_just_written_is_known_and_what_never_was_is_told(desk: Desk) -> None:
+    """A mistyped name must not look like a namespace that is clean by now."""
+    yard = desk.yard
+    await yard.world.write(upsert(*IDS[:20]))
+    purged = await desk.purge(IDS[5])
+    assert purged.left == ()
+    assert purged.version > 0
+    entries = len(yard.world.log.records)
+    with pytest.raises(NotFound, match="'m'"):
+        await desk.purge(ns="m")
+    beside = Beside(yard.world.parts(), DENSE, "m", yard.world.settings)
+    with pytest.raises(NotFound, match="'m'"):
+        await Purge(beside, desk.writer, lambda *_: None).run([IDS[5]])
+    assert len(yard.world.log.records) == entries, "nothing is written for it"
     await yard.world.check()
 
 
