@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def has_enough(total_live: int, probed_live: int, selected: int, k: int) -> bool
     if probed_live == 0:
         return total_live == 0
     matching = total_live * selected / probed_live
-    return selected > 0 and selected >= min(matching, enough_rows(round(matching), k))
+    return selected > 0 and selected >= min(matching, enough_rows(ceil(matching), k))
 
 
 def _nearest_first(layout: Layout, target: Target) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from tests.e2e.ledger import DELETE, NAMESPACE, Ledger, State, values
 LOADED_AT_ONCE = 500
 CHANGED_AT_ONCE = 300
 DELETED_AT_ONCE = 40
+COMPACTING_TRIES = 1800  # of 0.1 s
 # Rows of 32 bytes: some fifty clusters of 2,000 rows.
 SETTINGS = {"FIRNDB_CLUSTER_BYTES": str(64 << 10)}
 
@@ -74,3 +75,14 @@ async def compactions(client: httpx.AsyncClient, url: str) -> int:
         for line in text.splitlines()
         if line.startswith("firndb_builder_compactions_total{")
     )
+
+
+async def until_compacting(client: httpx.AsyncClient, url: str) -> int:
+    """Returns right after another one was committed: where there was one there are more."""
+    before = await compactions(client, url)
+    for _ in range(COMPACTING_TRIES):
+        done = await compactions(client, url)
+        if done > before:
+            return done
+        await asyncio.sleep(0.1)
+    raise AssertionError("no compaction in minutes of churn")
