@@ -30,7 +30,7 @@ from bench.resting import Shape, cells_holding, cells_of, shape_of, until_rest
 from bench.sites import DIMENSION, Site, embedded_site, kafka_site, served_again
 from bench.watch import AnonymousMemory, labelled, since, summed, usage
 from bench.workload import Workload, record_id
-from builder.cluster import cluster
+from builder.compaction.cluster import cluster
 from builder.policy import clusters_of
 from cli.runtime.consumers import builder_settings
 from core.indexes import DEFAULT_NAMESPACE

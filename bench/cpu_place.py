@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from bench.dataset import documents, vectors
-from builder.cluster import cluster
+from builder.compaction.cluster import cluster
 from core.metric import Metric
 from storage.cluster_file import write_cluster
 from storage.layout import NamespaceSchema

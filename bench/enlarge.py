@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from bench.dataset import F32, query_vectors, true_neighbours, vectors
 from bench.probing import Cells, rows_needed
-from builder.cluster import cluster
+from builder.compaction.cluster import cluster
 from core.metric import Metric
 
 NEIGHBOURS = 16

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from builder.attach import NOT_EMPTY, TWICE, Attachments
+from builder.branching.attach import NOT_EMPTY, TWICE, Attachments
 from core.filters.row import matches
 from core.filters.statistics import may_match
 from core.log import NO_LSN

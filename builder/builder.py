@@ -11,10 +11,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from builder.collection import Swept
-from builder.collector import Collector
 from builder.fairness import Claim, next_turn
-from builder.garbage import Grace
+from builder.garbage.collection import Swept
+from builder.garbage.collector import Collector
+from builder.garbage.plan import Grace
 from builder.intake import Intake
 from builder.jobs import Jobs
 from builder.metrics import BuilderMetrics

@@ -13,10 +13,10 @@ import numpy as np
 from pyroaring import BitMap
 
 from builder.apply import Fold
-from builder.attach import Attachments
+from builder.branching.attach import Attachments
 from builder.chain import Target, Workshop, blank, check_log, uninterrupted
-from builder.grouping import Groups, group_order
-from builder.successor import with_dead, with_files
+from builder.compaction.grouping import Groups, group_order
+from builder.compaction.successor import with_dead, with_files
 from core.errors import Unavailable
 from core.log import NO_LSN
 from core.metric import F32

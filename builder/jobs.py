@@ -5,7 +5,7 @@ import logging
 
 from builder.catch_up import CatchUp
 from builder.chain import Target, Workshop, event_of, newest
-from builder.compact import commit_rewrite, execute
+from builder.compaction.compact import commit_rewrite, execute
 from builder.fairness import SMALL_FLUSHES
 from builder.flush import flush
 from builder.namespace import Buffer, NamespaceWork

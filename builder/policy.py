@@ -10,9 +10,9 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from builder.cluster import occupied
-from builder.reassign import Sizes
-from builder.run_policy import RunJob, RunLimits, plan_runs
+from builder.compaction.cluster import occupied
+from builder.compaction.reassign import Sizes
+from builder.compaction.run_policy import RunJob, RunLimits, plan_runs
 from storage.groups import UNGROUPED, group_live, groups_of
 from storage.manifest import DataFile, Manifest
 

@@ -21,7 +21,7 @@ from builder.chain import (
     uninterrupted,
     were_collected,
 )
-from builder.compact import commit_rewrite, execute
+from builder.compaction.compact import commit_rewrite, execute
 from builder.flush import flush
 from builder.intake import Intake
 from builder.parts import BuilderParts

@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
+from builder.compaction.shape import CLUSTER_BYTES, Shape, shape_of
 from builder.metrics import BuilderMetrics
 from builder.namespace import NamespaceKey
 from builder.partition import OwnedPartition
 from builder.parts import BuilderParts
 from builder.policy import CompactionLimits
-from builder.shape import CLUSTER_BYTES, Shape, shape_of
 from core.errors import FirnError
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """Live ids in order, page by page: a walk along the id runs that opens no data file.
 
 A page costs its ids and the dead entries between them. Runs hold at rest about as many of these as
-there are live records (`builder.run_policy`), so in the worst place a page passes over that many,
-some 20 ns each.
+there are live records (`builder.compaction.run_policy`), so in the worst place a page passes over
+that many, some 20 ns each.
 """
 
 import asyncio

@@ -5,8 +5,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from builder.branches import Branches, Place
-from builder.history import Moment
+from builder.branching.branches import Branches, Place
+from builder.branching.history import Moment
 from cli.runtime.consumers import builder_parts
 from cli.runtime.parts import Parts
 from cli.runtime.rebuilding import Tell, named_index, told_lines

@@ -5,10 +5,10 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
-from builder.beside import Beside, sweep_deleted
-from builder.collection import Swept
-from builder.garbage import Grace
-from builder.purge import Purge
+from builder.garbage.beside import Beside, sweep_deleted
+from builder.garbage.collection import Swept
+from builder.garbage.plan import Grace
+from builder.garbage.purge import Purge
 from cli.runtime.branching import namespaces_of
 from cli.runtime.consumers import builder_parts, builder_settings
 from cli.runtime.parts import Parts

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from builder.shape import Shape, histogram_text, shape_of
+from builder.compaction.shape import Shape, histogram_text, shape_of
 from cli.runtime.consumers import builder_settings
 from cli.runtime.parts import Parts
 from core.errors import NotFound

@@ -6,8 +6,8 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
+from builder.compaction.recluster import ReclusterProgress, recluster
 from builder.rebuild import RebuildProgress, rebuild
-from builder.recluster import ReclusterProgress, recluster
 from cli.runtime.consumers import builder_parts, builder_settings, opened_cache
 from cli.runtime.parts import Parts
 from core.errors import NotFound

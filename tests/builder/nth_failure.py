@@ -24,7 +24,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from builder.builder import IndexBuilder
-from builder.garbage import Grace
+from builder.garbage.plan import Grace
 from core.errors import FirnError
 from core.object_store import ObjectStore
 from core.operations import DeleteIds

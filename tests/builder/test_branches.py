@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.branches import Branches, Place
+from builder.branching.branches import Branches, Place
+from builder.branching.history import Moment
 from builder.builder import IndexBuilder
-from builder.history import Moment
 from core.clock import SystemClock
 from core.errors import (
     AlreadyExists,

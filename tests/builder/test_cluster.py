@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.cluster import cluster, nearest
+from builder.compaction.cluster import cluster, nearest
 from core.metric import F32, Metric
 
 

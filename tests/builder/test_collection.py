@@ -14,9 +14,9 @@ import pytest
 
 from builder.builder import IndexBuilder
 from builder.chain import Target
-from builder.collection import Collection, commit_boundary
-from builder.compact import commit_rewrite, execute
-from builder.garbage import Grace
+from builder.compaction.compact import commit_rewrite, execute
+from builder.garbage.collection import Collection, commit_boundary
+from builder.garbage.plan import Grace
 from builder.policy import FoldFiles
 from core.errors import FailedPrecondition, Fenced
 from core.indexes import IndexState

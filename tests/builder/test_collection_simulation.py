@@ -17,8 +17,8 @@ import msgspec
 import pytest
 
 from builder.chain import Target, Workshop, blank, committed_as, were_collected
-from builder.collection import Collection, commit_boundary
-from builder.garbage import Grace
+from builder.garbage.collection import Collection, commit_boundary
+from builder.garbage.plan import Grace
 from builder.metrics import BuilderMetrics
 from core.clock import SystemClock, new_uuid
 from core.errors import FirnError

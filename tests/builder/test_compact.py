@@ -8,8 +8,10 @@ import pytest
 
 from builder.builder import IndexBuilder
 from builder.chain import Target
-from builder.cluster import nearest, occupied
-from builder.compact import Batch, Rewriting, RowNumbers, commit_rewrite, execute
+from builder.compaction.cluster import nearest, occupied
+from builder.compaction.compact import Batch, Rewriting, RowNumbers, commit_rewrite, execute
+from builder.compaction.run_policy import CoverFiles, MergeRuns
+from builder.compaction.successor import Rewrite
 from builder.policy import (
     Compaction,
     CompactionLimits,
@@ -20,8 +22,6 @@ from builder.policy import (
     MergeDeltas,
     plan,
 )
-from builder.run_policy import CoverFiles, MergeRuns
-from builder.successor import Rewrite
 from core.operations import CreateNamespace, DeleteAll, DeleteIds, DeleteNamespace
 from storage.groups import UNGROUPED, group_live, groups_of
 from storage.layout import NamespaceSchema

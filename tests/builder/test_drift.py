@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.dataset import query_vectors, vectors
-from builder.cluster import cluster
+from builder.compaction.cluster import cluster
 from builder.policy import CompactionLimits, FirstClustering, plan
 from builder.settings import BuilderSettings
 from core.metric import F32, Metric

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from builder.builder import IndexBuilder
 from builder.chain import Target
-from builder.compact import commit_rewrite, execute
+from builder.compaction.compact import commit_rewrite, execute
+from builder.compaction.run_policy import CoverFiles, MergeRuns, deepest
 from builder.policy import Compaction, plan
-from builder.run_policy import CoverFiles, MergeRuns, deepest
 from core.clock import new_uuid
 from core.operations import DeleteIds, UpdateById
 from storage.file_cache import FileCache

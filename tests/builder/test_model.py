@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from builder.builder import IndexBuilder
+from builder.compaction.run_policy import deepest
 from builder.policy import plan
-from builder.run_policy import deepest
 from core.filters.model import Filter
 from core.filters.parse import parse_filter
 from core.indexes import IndexInfo

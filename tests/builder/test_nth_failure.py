@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from builder.beside import Beside
 from builder.builder import IndexBuilder
 from builder.chain import Target
-from builder.compact import commit_rewrite, execute
-from builder.garbage import Grace
+from builder.compaction.compact import commit_rewrite, execute
+from builder.compaction.recluster import recluster
+from builder.garbage.beside import Beside
+from builder.garbage.plan import Grace
+from builder.garbage.purge import Purge
 from builder.policy import Compaction, CompactionLimits, plan
-from builder.purge import Purge
 from builder.rebuild import rebuild
-from builder.recluster import recluster
 from core.errors import Unavailable
 from core.filters.parse import parse_filter
 from core.operations import (

@@ -15,7 +15,7 @@ import pytest
 
 from builder.builder import IndexBuilder
 from builder.chain import Target
-from builder.compact import commit_rewrite, execute
+from builder.compaction.compact import commit_rewrite, execute
 from builder.policy import MergeDeltas
 from core.errors import FirnError
 from core.object_store import ObjectInfo, ObjectStore

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from builder.garbage import Grace
-from builder.pins import UNUSED_MS, Holder, releasable
+from builder.garbage.pins import UNUSED_MS, Holder, releasable
+from builder.garbage.plan import Grace
 from builder.rebuild import rebuild
 from core.indexes import IndexState
 from core.operations import DeleteIds, DeleteNamespace

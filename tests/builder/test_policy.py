@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
+from builder.compaction.successor import with_files
 from builder.policy import (
     Compaction,
     CompactionLimits,
@@ -28,7 +29,6 @@ from builder.policy import (
     plan,
     sizes_of,
 )
-from builder.successor import with_files
 from core.clock import new_uuid
 from storage.groups import UNGROUPED, group_live
 from storage.manifest import DataFile, Manifest, ObjectRef

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.beside import Beside
-from builder.purge import Purge, Purged
+from builder.garbage.beside import Beside
+from builder.garbage.purge import Purge, Purged
 from core.errors import DeadlineExceeded, FirnError, NotFound
 from core.operations import DeleteAll, DeleteIds, DeleteNamespace
 from ingest.writer import LogWriter

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.cluster import nearest, unit
-from builder.reassign import Sizes, divide, movers, neighbours
+from builder.compaction.cluster import nearest, unit
+from builder.compaction.reassign import Sizes, divide, movers, neighbours
 from core.metric import F32, Metric
 
 

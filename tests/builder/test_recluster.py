@@ -10,9 +10,9 @@ import pytest
 
 from builder.builder import IndexBuilder
 from builder.chain import ManifestChain
-from builder.cluster import nearest
+from builder.compaction.cluster import nearest
+from builder.compaction.recluster import Reclustered, ReclusterProgress, recluster
 from builder.policy import plan
-from builder.recluster import Reclustered, ReclusterProgress, recluster
 from core.errors import FailedPrecondition, NotFound
 from core.operations import DeleteIds, DeleteNamespace, Upsert
 from core.records import Record
@@ -161,7 +161,7 @@ async def test_ids_with_one_hash_are_told_apart_by_name(
         return np.zeros(len(ids), dtype=np.uint64)
 
     builder = await filled(world)
-    monkeypatch.setattr("builder.recluster.id_hashes", all_alike)
+    monkeypatch.setattr("builder.compaction.recluster.id_hashes", all_alike)
     monkeypatch.setattr("storage.file_reader.id_hashes", all_alike)
 
     async def meanwhile() -> None:

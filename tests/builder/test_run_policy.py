@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.run_policy import CoverFiles, MergeRuns, RunLimits, deepest, plan_runs
+from builder.compaction.run_policy import CoverFiles, MergeRuns, RunLimits, deepest, plan_runs
 from core.clock import new_uuid
 from storage.manifest import DataFile, IdRun, Manifest, ObjectRef
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from builder.builder import IndexBuilder
+from builder.compaction.shape import CLUSTER_BYTES, histogram, histogram_text, shape_of
 from builder.policy import plan
-from builder.shape import CLUSTER_BYTES, histogram, histogram_text, shape_of
 from core.operations import DeleteIds
 from infra.telemetry import Metrics
 from storage.manifest import Manifest

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from builder.builder import IndexBuilder
+from builder.compaction.run_policy import RunLimits
 from builder.parts import BuilderParts
 from builder.policy import CompactionLimits
-from builder.run_policy import RunLimits
 from builder.settings import BuilderSettings
 from core.clock import Clock, SystemClock
 from core.feed import FeedEvent

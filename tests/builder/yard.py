@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from builder.builder import IndexBuilder
-from builder.garbage import Grace
+from builder.garbage.plan import Grace
 from core.clock import SystemClock
 from storage.layout import namespace_prefix
 from storage.manifest import Manifest

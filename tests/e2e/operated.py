@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.beside import Beside
-from builder.garbage import Grace
+from builder.garbage.beside import Beside
+from builder.garbage.plan import Grace
 from cli.runtime.branching import branch_lines, create_lines, delete_lines, restore_lines
 from cli.runtime.consumers import builder_parts
 from cli.runtime.erasing import purge_lines

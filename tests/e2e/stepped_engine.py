@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from builder.compaction.run_policy import RunLimits
 from builder.policy import CompactionLimits, FlushLimits
-from builder.run_policy import RunLimits
 from builder.settings import BuilderSettings
 from cli.runtime.consumers import Bounds
 from cli.runtime.embedded import Engine, open_engine

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from builder.cluster import BLOCK, Rows, center, cluster, goodness, occupied, unit
+from builder.compaction.cluster import BLOCK, Rows, center, cluster, goodness, occupied, unit
 from core.metric import F32, Metric
 
 # Rows are compared with the centroids nearest to their own one: on real embeddings the nearest

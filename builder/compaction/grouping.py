@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from builder.cluster import nearest
+from builder.compaction.cluster import nearest
 from core.metric import F32, Metric
 
 Groups = tuple[tuple[int, int], ...]

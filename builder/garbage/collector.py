@@ -14,14 +14,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from builder.chain import Target, event_of
-from builder.collection import Collection, Swept, commit_boundary, sweep
 from builder.fairness import DueQueue
-from builder.garbage import Grace
+from builder.garbage.collection import Collection, Swept, commit_boundary, sweep
+from builder.garbage.pins import Pins
+from builder.garbage.plan import Grace
 from builder.metrics import BuilderMetrics
 from builder.namespace import NamespaceKey, NamespaceWork
 from builder.partition import OwnedPartition
 from builder.parts import BuilderParts
-from builder.pins import Pins
 from builder.policy import may_need_compaction
 from builder.settings import BuilderSettings
 from core.errors import CorruptData, Fenced, FirnError, LogMismatch, Unavailable

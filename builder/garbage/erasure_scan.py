@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from builder.beside import Beside
+from builder.garbage.beside import Beside
 from core.errors import CorruptData, ObjectNotFound
 from core.object_store import ObjectInfo
 from storage.commit import ManifestStore

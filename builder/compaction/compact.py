@@ -22,8 +22,11 @@ from builder.chain import (
     uninterrupted,
     were_collected,
 )
-from builder.cluster import SAMPLE_PER_CLUSTER, SEED, cluster, occupied, train
-from builder.grouping import Groups, group_order
+from builder.compaction.cluster import SAMPLE_PER_CLUSTER, SEED, cluster, occupied, train
+from builder.compaction.grouping import Groups, group_order
+from builder.compaction.reassign import Divided, Sizes, divide, movers, neighbours
+from builder.compaction.run_policy import CoverFiles, MergeRuns
+from builder.compaction.successor import Moved, Rewrite, after_rewrite
 from builder.policy import (
     Compaction,
     CompactionLimits,
@@ -35,9 +38,6 @@ from builder.policy import (
     clusters_of,
     sizes_of,
 )
-from builder.reassign import Divided, Sizes, divide, movers, neighbours
-from builder.run_policy import CoverFiles, MergeRuns
-from builder.successor import Moved, Rewrite, after_rewrite
 from core.errors import Unavailable
 from core.metric import F32
 from storage.cluster_file import write_cluster

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from builder.chain import Target, Workshop, blank, committed_as, uninterrupted
-from builder.garbage import DATA_FOLDERS, GarbagePlan, Grace, Survey, oldest_kept, plan
-from builder.pins import Pins
+from builder.garbage.pins import Pins
+from builder.garbage.plan import DATA_FOLDERS, GarbagePlan, Grace, Survey, oldest_kept, plan
 from core.errors import Unavailable
 from core.indexes import IndexDirectory
 from core.object_store import ObjectInfo, ObjectStore

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from builder.successor import Moved, Rewrite, with_dead, with_files, with_written
+from builder.compaction.successor import Moved, Rewrite, with_dead, with_files, with_written
 from storage.checksum import IdHashes
 from storage.groups import UNGROUPED
 from storage.manifest import DataFile, Manifest

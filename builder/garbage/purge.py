@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from builder.beside import Beside
 from builder.chain import blank, committed_as, uninterrupted
-from builder.erasure_scan import ErasureScan, Finding, sought_of
-from builder.garbage import Grace
+from builder.compaction.run_policy import MergeRuns
+from builder.garbage.beside import Beside
+from builder.garbage.erasure_scan import ErasureScan, Finding, sought_of
+from builder.garbage.plan import Grace
+from builder.garbage.retained import Retained, retained
 from builder.indexed import WAIT_S, Progress
 from builder.policy import Compaction, FoldClusters, FoldFiles, MergeDeltas
-from builder.retained import Retained, retained
-from builder.run_policy import MergeRuns
 from core.errors import Fenced, NotFound, Unavailable
 from core.operations import DeleteIds, Entry
 from ingest.writer import LogWriter

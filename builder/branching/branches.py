@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from builder.history import History, Moment, newest_before
+from builder.branching.history import History, Moment, newest_before
 from builder.indexed import WAIT_S, Progress
 from builder.parts import BuilderParts
 from core.errors import (

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from builder.adopt import Versions, after_recluster
 from builder.chain import (
     Target,
     Workshop,
@@ -23,13 +22,21 @@ from builder.chain import (
     uninterrupted,
     were_collected,
 )
-from builder.cluster import SAMPLE_MAX, SAMPLE_PER_CLUSTER, center, cluster, nearest, train
-from builder.compact import Batch, Rewriting
+from builder.compaction.adopt import Versions, after_recluster
+from builder.compaction.cluster import (
+    SAMPLE_MAX,
+    SAMPLE_PER_CLUSTER,
+    center,
+    cluster,
+    nearest,
+    train,
+)
+from builder.compaction.compact import Batch, Rewriting
+from builder.compaction.successor import Moved, Rewrite
 from builder.parts import BuilderParts
 from builder.policy import CompactionLimits, clusters_of
 from builder.rebuild import namespaces_of
 from builder.settings import BuilderSettings
-from builder.successor import Moved, Rewrite
 from core.errors import FailedPrecondition, Fenced, NotFound, Unavailable
 from core.indexes import IndexInfo, IndexState
 from core.metric import F32

@@ -9,7 +9,7 @@ from collections.abc import Collection as Names
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder.garbage import Grace, oldest_kept
+from builder.garbage.plan import Grace, oldest_kept
 from core.errors import CorruptData, FailedPrecondition
 from core.indexes import IndexDirectory, IndexState
 from core.object_store import ObjectInfo, ObjectStore

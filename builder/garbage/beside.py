@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from builder.chain import Target, event_of
-from builder.collection import Collection, Swept, commit_boundary, sweep
-from builder.compact import commit_rewrite, execute
-from builder.garbage import Grace
+from builder.compaction.compact import commit_rewrite, execute
+from builder.garbage.collection import Collection, Swept, commit_boundary, sweep
+from builder.garbage.pins import Pins
+from builder.garbage.plan import Grace
 from builder.parts import BuilderParts
-from builder.pins import Pins
 from builder.policy import Compaction
 from builder.settings import BuilderSettings
 from core.errors import Fenced, ObjectNotFound, Unavailable

@@ -1,0 +1,1 @@
+"""What nothing names any more: planned, taken in rounds, purged at once; what stays in use."""
