@@ -11,7 +11,7 @@ from builder.rebuild import RebuildProgress, rebuild
 from cli.runtime.consumers import builder_parts, builder_settings, opened_cache
 from cli.runtime.parts import Parts
 from core.errors import NotFound
-from core.indexes import IndexInfo
+from core.indexes import IndexInfo, canonical_namespace
 from storage.file_cache import FileCache
 
 Line = dict[str, Any]
@@ -33,7 +33,7 @@ async def rebuild_lines(
 
         settings = builder_settings(parts.settings)
         made = await rebuild(
-            *(builder_parts(parts, cache), parts.wal, info, namespace),
+            *(builder_parts(parts, cache), parts.wal, info, _wanted(namespace)),
             settings=settings,
             progress=note,
         )
@@ -57,7 +57,7 @@ async def recluster_lines(
             tell(f"clustering {progress.namespace}", progress.done, progress.total)
 
         made = await recluster(
-            *(builder_parts(parts, cache), info, namespace),
+            *(builder_parts(parts, cache), info, _wanted(namespace)),
             settings=builder_settings(parts.settings),
             progress=note,
         )
@@ -66,6 +66,11 @@ async def recluster_lines(
     async with aclosing(told_lines(parts, "recluster", work)) as lines:
         async for line in lines:
             yield line
+
+
+def _wanted(namespace: str | None) -> str | None:
+    """None is every namespace; "" is the default one, as everywhere."""
+    return None if namespace is None else canonical_namespace(namespace)
 
 
 async def told_lines(
