@@ -1,7 +1,8 @@
 """The index resource since API 2026-07: `schema.fields`, `deployment`, `read_capacity`.
 
-The fields `_values` (dense) and `_sparse_values` (sparse) are those that the vectors API addresses.
-Fields of other names that hold vectors or texts make a document index, which this server has not.
+Clients of the vectors API call its fields `_values` (dense) and `_sparse_values` (sparse). One of
+each kind may have a name of its own and is shown under it; the vectors API serves that index too.
+Fields that hold texts make a document index, which this server has not.
 """
 
 import secrets
@@ -23,6 +24,8 @@ DENSE_FIELD = "_values"
 SPARSE_FIELD = "_sparse_values"
 
 _SEARCHED = ("full_text_search", "embed", "sparse_embed")
+_VECTOR_TYPES = ("dense_vector", "sparse_vector")
+FIELD_CHARS_MAX = 64
 _PLAIN_TYPES = ("string_list", "boolean", "integer", "float")
 
 
@@ -83,11 +86,12 @@ def parse_create(body: bytes) -> NewIndex:
         raise NotSupported("This server does not encrypt with customers' keys: leave out cmek_id")
     fields = wanted.schema.fields
     _check_fields(fields)
-    if DENSE_FIELD in fields:
-        dense = _dense_of(fields[DENSE_FIELD])
+    dense_name, sparse_name = _vector_fields(fields)
+    if dense_name is not None:
+        dense = _dense_of(dense_name, fields[dense_name])
         dimension: int | None = rules.check_dimension(dense.dimension)
         metric, vector_type = rules.parse_metric(dense.metric), VectorType.DENSE
-        if SPARSE_FIELD in fields and metric is not Metric.DOTPRODUCT:
+        if sparse_name is not None and metric is not Metric.DOTPRODUCT:
             raise InvalidRequest("Dense and sparse values in one index need the metric dotproduct")
     else:
         dimension, metric, vector_type = None, Metric.DOTPRODUCT, VectorType.SPARSE
@@ -145,6 +149,12 @@ def _check_fields(fields: dict[str, dict[str, Any]]) -> None:
             wanted = "dense_vector" if name == DENSE_FIELD else "sparse_vector"
             if kind != wanted:
                 raise Unprocessable(f"The schema field {name} must have the type {wanted}")
+        elif kind in _VECTOR_TYPES:
+            if not name or name.startswith(("_", "$")) or len(name) > FIELD_CHARS_MAX:
+                raise InvalidRequest(
+                    f"A vector field's name has 1 to {FIELD_CHARS_MAX} characters and does not "
+                    f"start with _ or $, but one is {name[: FIELD_CHARS_MAX + 1]!r}"
+                )
         elif kind is None and "filterable" in field:
             continue  # metadata as older clients declare it: filterable whether declared or not
         elif kind == "string" and not any(word in field for word in (*_SEARCHED, "filterable")):
@@ -156,22 +166,34 @@ def _check_fields(fields: dict[str, dict[str, Any]]) -> None:
                 f"A schema only accepts fields used for search, which {name} is not: metadata is "
                 "indexed without being declared"
             )
-        elif kind in ("dense_vector", "sparse_vector", "semantic_text", "string"):
+        elif kind in ("semantic_text", "string"):
             raise InvalidRequest(
                 f"The field {name} would make a document index, which this server does not have: "
                 f"declare {DENSE_FIELD} or {SPARSE_FIELD} and use the vectors API"
             )
         else:
             raise Unprocessable(f"The schema field {name} has the unknown type {kind!r}")
-    if not fields.keys() & {DENSE_FIELD, SPARSE_FIELD}:
+
+
+def _vector_fields(fields: dict[str, dict[str, Any]]) -> tuple[str | None, str | None]:
+    """The names of the dense and of the sparse field, at least one of them."""
+    found: list[str | None] = []
+    for kind in _VECTOR_TYPES:
+        names = [name for name, field in fields.items() if field.get("type") == kind]
+        if len(names) > 1:
+            raise InvalidRequest(f"An index has one {kind} field at most, not {', '.join(names)}")
+        found.append(names[0] if names else None)
+    dense, sparse = found
+    if dense is None and sparse is None:
         raise InvalidRequest(f"The schema needs a field {DENSE_FIELD} or {SPARSE_FIELD}")
+    return dense, sparse
 
 
-def _dense_of(field: dict[str, Any]) -> _Dense:
+def _dense_of(name: str, field: dict[str, Any]) -> _Dense:
     try:
         return msgspec.convert(field, _Dense)
     except msgspec.ValidationError as error:
-        raise Unprocessable(f"The schema field {DENSE_FIELD} is wrong: {error}") from None
+        raise Unprocessable(f"The schema field {name} is wrong: {error}") from None
 
 
 def _kept(wanted: _Create) -> Spec:
@@ -196,22 +218,24 @@ def _kept(wanted: _Create) -> Spec:
     capacity = rules.check_capacity(wanted.read_capacity)
     if capacity is not None:
         kept["read_capacity"] = capacity
-    declared = {name: field for name, field in wanted.schema.fields.items() if name != DENSE_FIELD}
-    if DENSE_FIELD not in wanted.schema.fields:
-        declared.pop(SPARSE_FIELD)
+    dense, sparse = _vector_fields(wanted.schema.fields)
+    searched = sparse if dense is None else dense
+    declared = {name: f for name, f in wanted.schema.fields.items() if name != searched}
     if declared:
         kept["fields"] = declared
+    if searched not in (DENSE_FIELD, SPARSE_FIELD):
+        kept["vector_field"] = searched
     return kept
 
 
 def _shown_fields(index: CatalogIndex) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
     if index.info.dimension is not None:
-        fields[DENSE_FIELD] = {
+        name = index.spec.get("vector_field", DENSE_FIELD)
+        field: dict[str, Any] = {
             "type": "dense_vector",
             "dimension": index.info.dimension,
             "metric": index.info.metric.value,
         }
     else:
-        fields[SPARSE_FIELD] = {"type": "sparse_vector"}
-    return {**fields, **index.spec.get("fields", {})}
+        name, field = index.spec.get("vector_field", SPARSE_FIELD), {"type": "sparse_vector"}
+    return {name: field, **index.spec.get("fields", {})}

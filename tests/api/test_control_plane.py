@@ -82,6 +82,14 @@ async def test_a_sparse_index_in_both_shapes(gateway: Running) -> None:
     assert "dimension" not in classic
 
 
+async def test_a_vector_field_may_have_a_name_of_its_own(gateway: Running) -> None:
+    fields = {"embedding": DENSE["_values"]}
+    made = await create(gateway, NEWEST, {"name": "named", "schema": {"fields": fields}})
+    assert made.json()["schema"]["fields"] == fields
+    classic = (await gateway.ask("GET", "/indexes/named", headers=CLASSIC)).json()
+    assert (classic["dimension"], classic["metric"]) == (3, "cosine")
+
+
 async def test_an_index_without_a_name_gets_one(gateway: Running) -> None:
     made = await create(gateway, NEWEST, {"schema": {"fields": DENSE}})
     assert made.status_code == 201
@@ -182,7 +190,9 @@ TYPED_MISTAKES = [
         400,
         "only accepts fields used for search",
     ),
-    ({"schema": {"fields": {"v": DENSE["_values"]}}}, 400, "document"),
+    ({"schema": {"fields": {**DENSE, "v": DENSE["_values"]}}}, 400, "one dense_vector field"),
+    ({"schema": {"fields": {"_v": DENSE["_values"]}}}, 400, "vector field's name"),
+    ({"schema": {"fields": {"b": {"type": "string", "full_text_search": {}}}}}, 400, "document"),
     ({"schema": {"fields": {**DENSE, "t": {"type": "colour"}}}}, 422, "colour"),
     ({"schema": {"fields": {"_values": {"type": "dense_vector"}}}}, 422, "dimension"),
     ({"read_capacity": {"mode": "Turbo"}}, 422, "read_capacity"),
