@@ -18,7 +18,9 @@ from api.living import LivingIndexes
 from api.ports import Reads, Writes
 from api.routing import Router
 from api.server import HttpServer, IndexServers, bind_control
+from api.vectors.calls import RestCalls
 from api.vectors.namespaces import NamespaceRoutes
+from api.vectors.plane import DataPlane
 from api.vectors.routes import VectorRoutes
 from core.errors import FirnError, InvalidRequest, NotFound
 from infra.catalog.callers import Callers
@@ -84,12 +86,13 @@ def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers)
     """The app alone, without sockets."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     gate = Gate(parts.callers)
-    router = Router(gate, living)
+    calls = RestCalls(Router(gate, living))
+    plane = DataPlane(parts.writes, parts.reads)
     bytes_max = parts.settings.max_request_bytes
     indexes = IndexRoutes(gate, parts.catalog, parts.directory, living, servers, parts.settings)
     for routes in (
-        VectorRoutes(router, parts.writes, parts.reads, bytes_max).router(),
-        NamespaceRoutes(router, parts.writes, parts.reads, bytes_max).router(),
+        VectorRoutes(calls, plane, bytes_max).router(),
+        NamespaceRoutes(calls, plane, bytes_max).router(),
         indexes.router(),
         health_router(parts.metrics, parts.not_ready),
         *parts.routers,

@@ -1,10 +1,19 @@
 """Who sends a request: the `Api-Key` header, or `Authorization: Bearer`."""
 
-from starlette.requests import Request
+from collections.abc import Mapping
+from typing import Protocol
 
 from core.errors import Forbidden, Unauthenticated
 from infra.catalog.callers import Callers
 from infra.catalog.model import Caller, KeyRole
+
+
+class Arrival(Protocol):
+    """A request as far as it says who sends it: an HTTP request, or a gRPC call's metadata."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By lower case names."""
 
 
 class Gate:
@@ -13,11 +22,11 @@ class Gate:
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
-    async def reader(self, request: Request) -> Caller:
+    async def reader(self, request: Arrival) -> Caller:
         """Any valid key; `Unauthenticated` otherwise."""
         return await self._callers.prove(_key_of(request))
 
-    async def writer(self, request: Request) -> Caller:
+    async def writer(self, request: Arrival) -> Caller:
         """A valid key that may change things; `Forbidden` for a viewer's."""
         caller = await self._callers.prove(_key_of(request))
         if caller.role is not KeyRole.EDITOR:
@@ -25,7 +34,7 @@ class Gate:
         return caller
 
 
-def _key_of(request: Request) -> str:
+def _key_of(request: Arrival) -> str:
     key = request.headers.get("api-key")
     if key:
         return key

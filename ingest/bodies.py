@@ -84,6 +84,19 @@ class QueryBody(msgspec.Struct, kw_only=True, rename="camel"):
     namespace: str | None = None
 
 
+class StatsBody(msgspec.Struct):
+    """Serverless indexes refuse a filter."""
+
+    filter: dict[str, Any] | None = None
+
+
+class CreateNamespaceBody(msgspec.Struct):
+    """`schema` is accepted and needs nothing: every metadata field can be filtered by."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+
+
 def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_MAX) -> _Body:
     """A JSON body as `kind`. `TooLarge` beyond `bytes_max`; `InvalidRequest` naming the place."""
     if len(body) > bytes_max:

@@ -1,15 +1,15 @@
-"""Request bodies, read and judged without holding up the event loop."""
+"""Request bodies, decoded and judged without holding up the event loop."""
 
 import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import Request
 
 from ingest.bodies import decode_body
 
-B = TypeVar("B", bound=msgspec.Struct)
+B = TypeVar("B")
+S = TypeVar("S", bound=msgspec.Struct)
 R = TypeVar("R")
 
 # A body of this size takes about half a millisecond to decode and check: a query by a vector of
@@ -17,14 +17,19 @@ R = TypeVar("R")
 INLINE_BYTES_MAX = 64 << 10
 
 
-async def judged(
-    request: Request, kind: type[B], judge: Callable[[B], R], bytes_max: int
-) -> tuple[B, R]:
-    """The body as `kind`, and what `judge` makes of it. `InvalidRequest`, `TooLarge`."""
-    body = await request.body()
+def in_json(body: bytes, kind: type[S], bytes_max: int) -> Callable[[], S]:
+    """How to decode a JSON body, for `judged`: `InvalidRequest`, `TooLarge`."""
+    return lambda: decode_body(body or b"{}", kind, bytes_max)
+
+
+async def judged(body_bytes: int, given: Callable[[], B], judge: Callable[[B], R]) -> tuple[B, R]:
+    """The body that `given` decodes, and what `judge` makes of it; their errors are passed on.
+
+    body_bytes: its size on the wire, which decides where they run.
+    """
 
     def work() -> tuple[B, R]:
-        decoded = decode_body(body or b"{}", kind, bytes_max)
+        decoded = given()
         return decoded, judge(decoded)
 
-    return work() if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(work)
+    return work() if body_bytes <= INLINE_BYTES_MAX else await asyncio.to_thread(work)

@@ -1,6 +1,9 @@
-"""Headers of the data plane: what a read may ask for, and what every answer says of its age."""
+"""Headers of the data plane: what a read may ask for, and what every answer says of its age.
 
-from starlette.requests import Request
+Those of a request are a mapping by lower case names; in gRPC they are its metadata.
+"""
+
+from collections.abc import Mapping
 
 from core.errors import InvalidRequest
 from core.indexes import DEFAULT_NAMESPACE
@@ -19,9 +22,9 @@ OUTCOME = "x-firndb-outcome"
 DEFAULT_HAS_NAME_SINCE = "2025-04"
 
 
-def read_options(request: Request) -> ReadOptions:
+def read_options(headers: Mapping[str, str]) -> ReadOptions:
     """`InvalidRequest` for values that mean nothing."""
-    asked = request.headers.get(CONSISTENCY)
+    asked = headers.get(CONSISTENCY)
     consistency = Consistency.DEFAULT
     if asked is not None:
         try:
@@ -29,11 +32,11 @@ def read_options(request: Request) -> ReadOptions:
         except ValueError:
             known = ", ".join(c.value for c in Consistency)
             raise InvalidRequest(f"{CONSISTENCY} must be one of {known}, not {asked!r}") from None
-    return ReadOptions(consistency=consistency, min_lsn=_min_lsn(request))
+    return ReadOptions(consistency=consistency, min_lsn=_min_lsn(headers))
 
 
-def is_set(request: Request, header: str) -> bool:
-    return request.headers.get(header, "").lower() in ("true", "1")
+def is_set(headers: Mapping[str, str], header: str) -> bool:
+    return headers.get(header, "").lower() in ("true", "1")
 
 
 def written(lsn: int) -> dict[str, str]:
@@ -59,16 +62,16 @@ def seen(freshness: Freshness) -> dict[str, str]:
     return headers
 
 
-def shown_namespace(request: Request, namespace: str) -> str:
+def shown_namespace(headers: Mapping[str, str], namespace: str) -> str:
     """The name as this client's API version knows it; no version is the newest."""
-    version = request.headers.get("x-pinecone-api-version", DEFAULT_HAS_NAME_SINCE)
+    version = headers.get("x-pinecone-api-version", DEFAULT_HAS_NAME_SINCE)
     if namespace == DEFAULT_NAMESPACE and version < DEFAULT_HAS_NAME_SINCE:
         return ""
     return namespace
 
 
-def _min_lsn(request: Request) -> int | None:
-    asked = request.headers.get(MIN_LSN)
+def _min_lsn(headers: Mapping[str, str]) -> int | None:
+    asked = headers.get(MIN_LSN)
     if asked is None:
         return None
     if not asked.isascii() or not asked.isdigit() or len(asked) > 18:

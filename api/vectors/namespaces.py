@@ -3,40 +3,25 @@
 from typing import Any
 from urllib.parse import unquote
 
-import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.ports import Reads, Writes
-from api.routing import Router
 from api.vectors import answers, headers
-from api.vectors.bodies import judged
-from api.vectors.outcome import existed_before
+from api.vectors.bodies import in_json
+from api.vectors.calls import RestCalls
+from api.vectors.plane import DataPlane
 from api.vectors.routes import page_limit
-from core.errors import AlreadyExists, NotFound
-from core.operations import DeleteNamespace
-from ingest.validate import create_namespace
-from ingest.vectors import checked_namespace
-from query.model import NamespaceStats
-
-
-class CreateBody(msgspec.Struct):
-    """`schema` is accepted and needs nothing: every metadata field can be filtered by."""
-
-    name: str
-    schema: dict[str, Any] | None = None
+from core.errors import NotFound
+from ingest.bodies import CreateNamespaceBody
 
 
 class NamespaceRoutes:
     """Each method is one route; the request's host names the index."""
 
-    def __init__(
-        self, router: Router, writes: Writes, reads: Reads, max_request_bytes: int
-    ) -> None:
-        self._router = router
-        self._writes = writes
-        self._reads = reads
+    def __init__(self, calls: RestCalls, plane: DataPlane, max_request_bytes: int) -> None:
+        self._calls = calls
+        self._plane = plane
         self._bytes_max = max_request_bytes
 
     def router(self) -> APIRouter:
@@ -49,70 +34,52 @@ class NamespaceRoutes:
         return routes
 
     async def create(self, request: Request) -> Response:
-        """409 if it existed at the moment of the creation in the log."""
-        index = await self._router.index_to_write(request)
-        body, operation = await judged(
-            request,
-            CreateBody,
-            lambda b: create_namespace(checked_namespace(b.name)),
-            self._bytes_max,
+        call, body = await self._calls.to_write(request)
+        done = await self._plane.create_namespace(
+            call, in_json(body, CreateNamespaceBody, self._bytes_max)
         )
-        request_id: str = request.scope["firn.request_id"]
-        lsn = await self._writes.write(index, body.name, (operation,), request_id=request_id)
-        existed = await existed_before(self._reads, request, index, body.name, lsn)
-        if existed:
-            raise AlreadyExists(f"Namespace {body.name} already exists")
-        made = answers.namespace_body(NamespaceStats(body.name, 0, 0), body.name)
-        return answers.json_response(made, headers.written(lsn) | headers.decided(existed))
+        made = answers.namespace_body(done.namespace, done.namespace.name)
+        return answers.json_response(
+            made, headers.written(done.lsn) | headers.decided(done.existed)
+        )
 
     async def list(self, request: Request) -> Response:
-        index = await self._router.index_to_read(request)
-        parameters = request.query_params
-        result = await self._reads.namespaces(
-            index,
-            parameters.get("prefix", ""),
-            page_limit(parameters.get("limit")),
-            parameters.get("paginationToken") or None,
-            headers.read_options(request),
+        call, _ = await self._calls.to_read(request)
+        asked = request.query_params
+        found = await self._plane.list_namespaces(
+            call,
+            asked.get("prefix", ""),
+            page_limit(asked.get("limit")),
+            asked.get("paginationToken"),
         )
-        body: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "namespaces": [
-                answers.namespace_body(n, headers.shown_namespace(request, n.name))
-                for n in result.namespaces
+                answers.namespace_body(n, headers.shown_namespace(request.headers, n.name))
+                for n in found.namespaces
             ],
-            "total_count": result.total,
+            "total_count": found.total,
         }
-        if result.next_token is not None:
-            body["pagination"] = {"next": result.next_token}
-        return answers.json_response(body, headers.seen(result.freshness))
+        if found.next_token is not None:
+            answer["pagination"] = {"next": found.next_token}
+        return answers.json_response(answer, headers.seen(found.freshness))
 
     async def describe(self, request: Request) -> Response:
-        index = await self._router.index_to_read(request)
-        namespace = _named(request)
-        options = headers.read_options(request)
-        result = await self._reads.describe_namespace(index, namespace, options)
-        shown = headers.shown_namespace(request, namespace)
-        body = answers.namespace_body(result.namespace, shown)
-        return answers.json_response(body, headers.seen(result.freshness))
+        call, _ = await self._calls.to_read(request)
+        found = await self._plane.describe_namespace(call, _named(request))
+        shown = headers.shown_namespace(request.headers, found.namespace.name)
+        answer = answers.namespace_body(found.namespace, shown)
+        return answers.json_response(answer, headers.seen(found.freshness))
 
     async def delete(self, request: Request) -> Response:
-        """404 if it did not exist at the moment of the deletion in the log."""
-        index = await self._router.index_to_write(request)
-        namespace = _named(request)
-        request_id: str = request.scope["firn.request_id"]
-        lsn = await self._writes.write(
-            index, namespace, (DeleteNamespace(),), request_id=request_id
-        )
-        existed = await existed_before(self._reads, request, index, namespace, lsn)
-        if existed is False:
-            raise NotFound("Namespace not found")
-        return answers.json_response({}, headers.written(lsn) | headers.decided(existed))
+        call, _ = await self._calls.to_write(request)
+        done = await self._plane.delete_namespace(call, _named(request))
+        return answers.json_response({}, headers.written(done.lsn) | headers.decided(done.existed))
 
 
 def _named(request: Request) -> str:
     """The namespace of the path, from its raw form: only there `/` and `%2F` differ."""
     raw: bytes = request.scope["raw_path"]
     name = raw.split(b"?")[0].removeprefix(b"/namespaces/")
-    if not name or b"/" in name:  # no name must not mean the default namespace, least to DELETE
+    if not name or b"/" in name:
         raise NotFound(f"There is nothing at {request.url.path}")
-    return checked_namespace(unquote(name))
+    return unquote(name)

@@ -2,8 +2,6 @@
 
 import logging
 
-from starlette.requests import Request
-
 from api.ports import Reads
 from core.errors import Unavailable
 from core.indexes import IndexInfo
@@ -12,14 +10,13 @@ log = logging.getLogger(__name__)
 
 
 async def existed_before(
-    reads: Reads, request: Request, index: IndexInfo, namespace: str, lsn: int
+    reads: Reads, index: IndexInfo, namespace: str, lsn: int, request_id: str
 ) -> bool | None:
     """Did the namespace exist just before the write at `lsn` that this request made?
 
     None: not known in time. The write stands all the same, so this is no error: a client that is
     told of one would write again.
     """
-    request_id: str = request.scope["firn.request_id"]
     try:
         return (await reads.outcome(index, namespace, lsn, request_id, None)).existed
     except Unavailable as error:

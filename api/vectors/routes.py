@@ -2,41 +2,25 @@
 
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import NotSupported
-from api.ports import Reads, Writes
-from api.routing import Router
 from api.vectors import answers, headers
-from api.vectors.bodies import judged
-from api.vectors.outcome import existed_before
-from core.errors import InvalidRequest, NotFound
-from core.indexes import IndexInfo
-from core.limits import FETCH_IDS_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
-from core.operations import Operation
-from ingest import validate
-from ingest.bodies import DeleteBody, QueryBody, UpdateBody, UpsertBody
-from ingest.search import search
-from ingest.vectors import checked_namespace
-from query.model import QueryRequest
-
-
-class StatsBody(msgspec.Struct):
-    filter: dict[str, Any] | None = None
+from api.vectors.bodies import in_json
+from api.vectors.calls import RestCalls
+from api.vectors.plane import DataPlane
+from core.errors import InvalidRequest
+from core.limits import LIST_LIMIT_MAX
+from ingest.bodies import DeleteBody, QueryBody, StatsBody, UpdateBody, UpsertBody
 
 
 class VectorRoutes:
     """Each method is one route; the request's host names the index."""
 
-    def __init__(
-        self, router: Router, writes: Writes, reads: Reads, max_request_bytes: int
-    ) -> None:
-        self._router = router
-        self._writes = writes
-        self._reads = reads
+    def __init__(self, calls: RestCalls, plane: DataPlane, max_request_bytes: int) -> None:
+        self._calls = calls
+        self._plane = plane
         self._bytes_max = max_request_bytes
 
     def router(self) -> APIRouter:
@@ -51,125 +35,84 @@ class VectorRoutes:
         return routes
 
     async def upsert(self, request: Request) -> Response:
-        index = await self._router.index_to_write(request)
-        body, operation = await judged(
-            request, UpsertBody, lambda b: validate.upsert(b.vectors, index), self._bytes_max
-        )
-        lsn = await self._write(request, index, checked_namespace(body.namespace), operation)
-        return answers.json_response({"upsertedCount": len(body.vectors)}, headers.written(lsn))
+        call, body = await self._calls.to_write(request)
+        done = await self._plane.upsert(call, in_json(body, UpsertBody, self._bytes_max))
+        return answers.json_response({"upsertedCount": done.count}, headers.written(done.lsn))
 
     async def query(self, request: Request) -> Response:
-        index = await self._router.index_to_read(request)
-        options = headers.read_options(request)
-        explain = headers.is_set(request, headers.EXPLAIN)
-        _, wanted = await judged(request, QueryBody, lambda b: search(b, index), self._bytes_max)
-        result = await self._reads.query(
-            index,
-            wanted.namespace,
-            QueryRequest(
-                top_k=wanted.top_k,
-                vector=wanted.vector,
-                id=wanted.id,
-                sparse=wanted.sparse,
-                filter=wanted.filter,
-                include_values=wanted.include_values,
-                include_metadata=wanted.include_metadata,
-                exhaustive=headers.is_set(request, headers.EXHAUSTIVE),
-                explain=explain,
-                options=options,
-            ),
+        call, body = await self._calls.to_read(request)
+        explain = headers.is_set(request.headers, headers.EXPLAIN)
+        found = await self._plane.query(
+            call,
+            in_json(body, QueryBody, self._bytes_max),
+            exhaustive=headers.is_set(request.headers, headers.EXHAUSTIVE),
+            explain=explain,
         )
-        shown = headers.shown_namespace(request, wanted.namespace)
-        body = answers.query_body(result.matches, shown, result.cost, explain)
-        return answers.raw_response(body, headers.seen(result.freshness))
+        shown = headers.shown_namespace(request.headers, found.namespace)
+        answer = answers.query_body(found.matches, shown, found.cost, explain)
+        return answers.raw_response(answer, headers.seen(found.freshness))
 
     async def fetch(self, request: Request) -> Response:
-        index = await self._router.index_to_read(request)
-        parameters = request.query_params
-        namespace = checked_namespace(parameters.get("namespace"))
-        ids = validate.checked_ids(parameters.getlist("ids"), FETCH_IDS_MAX)
-        options = headers.read_options(request)
-        result = await self._reads.fetch(index, namespace, ids, options)
-        shown = headers.shown_namespace(request, namespace)
-        body = answers.fetch_body(result.records, shown, result.cost)
-        return answers.raw_response(body, headers.seen(result.freshness))
+        call, _ = await self._calls.to_read(request)
+        asked = request.query_params
+        found = await self._plane.fetch(call, asked.get("namespace"), asked.getlist("ids"))
+        shown = headers.shown_namespace(request.headers, found.namespace)
+        answer = answers.fetch_body(found.records, shown, found.cost)
+        return answers.raw_response(answer, headers.seen(found.freshness))
 
     async def update(self, request: Request) -> Response:
-        """By filter, too, but without `matchedRecords`: that count is not known at the write."""
-        index = await self._router.index_to_write(request)
-        body, operation = await judged(
-            request, UpdateBody, lambda b: validate.update(b, index), self._bytes_max
-        )
-        if body.dry_run and body.id is None:
-            raise NotSupported("This server cannot count what a filter matches: leave out dryRun")
-        lsn = await self._write(request, index, checked_namespace(body.namespace), operation)
-        return answers.json_response({}, headers.written(lsn))
+        call, body = await self._calls.to_write(request)
+        done = await self._plane.update(call, in_json(body, UpdateBody, self._bytes_max))
+        return answers.json_response({}, headers.written(done.lsn))
 
     async def delete(self, request: Request) -> Response:
-        """404 if the namespace did not exist at the moment of the deletion in the log."""
-        index = await self._router.index_to_write(request)
-        body, operation = await judged(request, DeleteBody, validate.delete, self._bytes_max)
-        namespace = checked_namespace(body.namespace)
-        lsn = await self._write(request, index, namespace, operation)
-        existed = await existed_before(self._reads, request, index, namespace, lsn)
-        if existed is False:
-            raise NotFound("Namespace not found")
-        return answers.json_response({}, headers.written(lsn) | headers.decided(existed))
+        call, body = await self._calls.to_write(request)
+        done = await self._plane.delete(call, in_json(body, DeleteBody, self._bytes_max))
+        return answers.json_response({}, headers.written(done.lsn) | headers.decided(done.existed))
 
     async def list(self, request: Request) -> Response:
-        index = await self._router.index_to_read(request)
-        parameters = request.query_params
-        namespace = checked_namespace(parameters.get("namespace"))
-        result = await self._reads.list_ids(
-            index,
-            namespace,
-            parameters.get("prefix", ""),
-            page_limit(parameters.get("limit")),
-            parameters.get("paginationToken") or None,
-            headers.read_options(request),
+        call, _ = await self._calls.to_read(request)
+        asked = request.query_params
+        found = await self._plane.list_ids(
+            call,
+            asked.get("namespace"),
+            asked.get("prefix", ""),
+            page_limit(asked.get("limit")),
+            asked.get("paginationToken"),
         )
-        body: dict[str, Any] = {
-            "vectors": [{"id": record_id} for record_id in result.ids],
-            "namespace": headers.shown_namespace(request, namespace),
-            "usage": answers.usage(result.cost),
+        answer: dict[str, Any] = {
+            "vectors": [{"id": record_id} for record_id in found.ids],
+            "namespace": headers.shown_namespace(request.headers, found.namespace),
+            "usage": answers.usage(found.cost),
         }
-        if result.next_token is not None:
-            body["pagination"] = {"next": result.next_token}
-        return answers.json_response(body, headers.seen(result.freshness))
+        if found.next_token is not None:
+            answer["pagination"] = {"next": found.next_token}
+        return answers.json_response(answer, headers.seen(found.freshness))
 
     async def stats(self, request: Request) -> Response:
-        index = await self._router.index_to_read(request)
-        body, _ = await judged(request, StatsBody, lambda b: b, self._bytes_max)
-        if body.filter:
-            raise InvalidRequest("Serverless indexes do not support describing stats with a filter")
-        result = await self._reads.stats(index, headers.read_options(request))
-        shown: dict[str, Any] = {
+        call, body = await self._calls.to_read(request)
+        found = await self._plane.stats(call, in_json(body, StatsBody, self._bytes_max))
+        answer: dict[str, Any] = {
             "namespaces": {
-                headers.shown_namespace(request, name): {"vectorCount": stats.record_count}
-                for name, stats in result.namespaces.items()
+                headers.shown_namespace(request.headers, name): {"vectorCount": stats.record_count}
+                for name, stats in found.namespaces.items()
             },
             "indexFullness": 0.0,
-            "totalVectorCount": result.total,
-            "metric": index.metric.value,
-            "vectorType": index.vector_type.value,
+            "totalVectorCount": found.total,
+            "metric": call.index.metric.value,
+            "vectorType": call.index.vector_type.value,
             "memoryFullness": 0.0,
             "storageFullness": 0.0,
         }
-        if index.dimension is not None:
-            shown["dimension"] = index.dimension
-        return answers.json_response(shown, headers.seen(result.freshness))
-
-    async def _write(
-        self, request: Request, index: IndexInfo, namespace: str, operation: Operation
-    ) -> int:
-        request_id: str = request.scope["firn.request_id"]
-        return await self._writes.write(index, namespace, (operation,), request_id=request_id)
+        if call.index.dimension is not None:
+            answer["dimension"] = call.index.dimension
+        return answers.json_response(answer, headers.seen(found.freshness))
 
 
-def page_limit(asked: str | None) -> int:
-    """The size of a page; `InvalidRequest` if it is none."""
+def page_limit(asked: str | None) -> int | None:
+    """The size of a page, None for the default; `InvalidRequest` if it is no whole number."""
     if asked is None or asked == "":
-        return LIST_LIMIT_DEFAULT
-    if not asked.isascii() or not asked.isdigit() or not 1 <= int(asked[:9]) <= LIST_LIMIT_MAX:
+        return None
+    if not asked.isascii() or not asked.isdigit() or len(asked) > 9:
         raise InvalidRequest(f"limit must be between 1 and {LIST_LIMIT_MAX}, not {asked!r}")
     return int(asked)

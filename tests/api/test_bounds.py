@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from api.vectors import answers
+from api.vectors.plane import page_size
 from api.vectors.routes import page_limit
 from api.writes import LogWrites
 from core.clock import SystemClock
@@ -73,8 +74,8 @@ def test_a_fetch_beyond_its_limit_is_refused_with_what_to_do(
 @pytest.mark.parametrize("asked", ["0", "101", "-1", "ten", "1e2"])
 def test_a_page_has_1_to_100_entries(asked: str) -> None:
     with pytest.raises(InvalidRequest, match="between 1 and 100"):
-        page_limit(asked)
-    assert page_limit("100") == page_limit(None) == 100
+        page_size(page_limit(asked))
+    assert page_size(page_limit("100")) == page_size(page_limit(None)) == 100
 
 
 @pytest.mark.parametrize(

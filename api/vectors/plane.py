@@ -1,0 +1,244 @@
+"""The data plane's operations, whatever a request came by: REST and gRPC are mappings onto this.
+
+Bodies arrive as functions that decode them, so that a big one is decoded and judged in one go, off
+the event loop. Namespaces are canonical from here on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from api.errors import NotSupported
+from api.ports import Reads, Writes
+from api.vectors.bodies import judged
+from api.vectors.outcome import existed_before
+from core.errors import AlreadyExists, InvalidRequest, NotFound
+from core.indexes import IndexInfo
+from core.limits import FETCH_IDS_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
+from core.operations import DeleteNamespace, Operation
+from core.records import Record
+from infra.catalog.model import Caller
+from ingest import validate
+from ingest.bodies import (
+    CreateNamespaceBody,
+    DeleteBody,
+    QueryBody,
+    StatsBody,
+    UpdateBody,
+    UpsertBody,
+)
+from ingest.search import search
+from ingest.vectors import checked_namespace
+from query.model import (
+    Cost,
+    Freshness,
+    Match,
+    NamespaceResult,
+    NamespacesResult,
+    NamespaceStats,
+    QueryRequest,
+    ReadOptions,
+    StatsResult,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request by a proved caller to one index. body_bytes: its body's size on the wire."""
+
+    caller: Caller
+    index: IndexInfo
+    request_id: str
+    options: ReadOptions
+    body_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An acknowledged write."""
+
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upserted(Written):
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Written):
+    """existed: did the namespace exist just before the write? None: not known in time."""
+
+    existed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceCreated(Decided):
+    namespace: NamespaceStats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queried:
+    """Matches, best first."""
+
+    namespace: str
+    matches: tuple[Match, ...]
+    cost: Cost
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """Only records that exist, by id."""
+
+    namespace: str
+    records: Mapping[str, Record]
+    cost: Cost
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Ids in ascending order; `next_token` is None on the last page."""
+
+    namespace: str
+    ids: tuple[str, ...]
+    next_token: str | None
+    cost: Cost
+    freshness: Freshness
+
+
+class DataPlane:
+    """One method per operation. Errors are those of `core.errors`, never an HTTP status."""
+
+    def __init__(self, writes: Writes, reads: Reads) -> None:
+        self._writes = writes
+        self._reads = reads
+
+    async def upsert(self, call: Call, given: Callable[[], UpsertBody]) -> Upserted:
+        body, operation = await judged(
+            call.body_bytes, given, lambda b: validate.upsert(b.vectors, call.index)
+        )
+        lsn = await self._write(call, checked_namespace(body.namespace), operation)
+        return Upserted(lsn, len(body.vectors))
+
+    async def query(
+        self,
+        call: Call,
+        given: Callable[[], QueryBody],
+        *,
+        exhaustive: bool = False,
+        explain: bool = False,
+    ) -> Queried:
+        _, wanted = await judged(call.body_bytes, given, lambda b: search(b, call.index))
+        result = await self._reads.query(
+            call.index,
+            wanted.namespace,
+            QueryRequest(
+                top_k=wanted.top_k,
+                vector=wanted.vector,
+                id=wanted.id,
+                sparse=wanted.sparse,
+                filter=wanted.filter,
+                include_values=wanted.include_values,
+                include_metadata=wanted.include_metadata,
+                exhaustive=exhaustive,
+                explain=explain,
+                options=call.options,
+            ),
+        )
+        return Queried(wanted.namespace, result.matches, result.cost, result.freshness)
+
+    async def fetch(self, call: Call, namespace: str | None, ids: Sequence[str]) -> Fetched:
+        name = checked_namespace(namespace)
+        wanted = validate.checked_ids(ids, FETCH_IDS_MAX)
+        result = await self._reads.fetch(call.index, name, wanted, call.options)
+        return Fetched(name, result.records, result.cost, result.freshness)
+
+    async def update(self, call: Call, given: Callable[[], UpdateBody]) -> Written:
+        """By filter, too, but the count of matched records is not known at the write."""
+        body, operation = await judged(
+            call.body_bytes, given, lambda b: validate.update(b, call.index)
+        )
+        if body.dry_run and body.id is None:
+            raise NotSupported("This server cannot count what a filter matches: leave out dryRun")
+        return Written(await self._write(call, checked_namespace(body.namespace), operation))
+
+    async def delete(self, call: Call, given: Callable[[], DeleteBody]) -> Decided:
+        """`NotFound` if the namespace did not exist at the moment of the deletion in the log."""
+        body, operation = await judged(call.body_bytes, given, validate.delete)
+        return await self._deleted(call, checked_namespace(body.namespace), operation)
+
+    async def list_ids(
+        self, call: Call, namespace: str | None, prefix: str, limit: int | None, token: str | None
+    ) -> Listed:
+        """`limit` None: the default."""
+        name = checked_namespace(namespace)
+        result = await self._reads.list_ids(
+            call.index, name, prefix, page_size(limit), token or None, call.options
+        )
+        return Listed(name, result.ids, result.next_token, result.cost, result.freshness)
+
+    async def stats(self, call: Call, given: Callable[[], StatsBody]) -> StatsResult:
+        body, _ = await judged(call.body_bytes, given, lambda b: b)
+        if body.filter:
+            raise InvalidRequest("Serverless indexes do not support describing stats with a filter")
+        return await self._reads.stats(call.index, call.options)
+
+    async def create_namespace(
+        self, call: Call, given: Callable[[], CreateNamespaceBody]
+    ) -> NamespaceCreated:
+        """`AlreadyExists` if it existed at the moment of the creation in the log."""
+        body, operation = await judged(
+            call.body_bytes,
+            given,
+            lambda b: validate.create_namespace(checked_namespace(b.name)),
+        )
+        lsn = await self._write(call, body.name, operation)
+        existed = await existed_before(self._reads, call.index, body.name, lsn, call.request_id)
+        if existed:
+            raise AlreadyExists(f"Namespace {body.name} already exists")
+        return NamespaceCreated(lsn, existed, NamespaceStats(body.name, 0, 0))
+
+    async def list_namespaces(
+        self, call: Call, prefix: str, limit: int | None, token: str | None
+    ) -> NamespacesResult:
+        """`limit` None: the default."""
+        return await self._reads.namespaces(
+            call.index, prefix, page_size(limit), token or None, call.options
+        )
+
+    async def describe_namespace(self, call: Call, name: str) -> NamespaceResult:
+        return await self._reads.describe_namespace(call.index, _named(name), call.options)
+
+    async def delete_namespace(self, call: Call, name: str) -> Decided:
+        """`NotFound` if it did not exist at the moment of the deletion in the log."""
+        return await self._deleted(call, _named(name), DeleteNamespace())
+
+    async def _deleted(self, call: Call, namespace: str, operation: Operation) -> Decided:
+        lsn = await self._write(call, namespace, operation)
+        existed = await existed_before(self._reads, call.index, namespace, lsn, call.request_id)
+        if existed is False:
+            raise NotFound("Namespace not found")
+        return Decided(lsn, existed)
+
+    async def _write(self, call: Call, namespace: str, operation: Operation) -> int:
+        """Every write goes through here; returns its LSN once it is durable."""
+        return await self._writes.write(
+            call.index, namespace, (operation,), request_id=call.request_id
+        )
+
+
+def page_size(limit: int | None) -> int:
+    """The default for None; `InvalidRequest` for a size that no page has."""
+    if limit is None:
+        return LIST_LIMIT_DEFAULT
+    if not 1 <= limit <= LIST_LIMIT_MAX:
+        raise InvalidRequest(f"limit must be between 1 and {LIST_LIMIT_MAX}, not {limit}")
+    return limit
+
+
+def _named(name: str) -> str:
+    """No name must not mean the default namespace here, least of all to a deletion."""
+    if not name:
+        raise InvalidRequest("A namespace must be named; the default namespace is __default__")
+    return checked_namespace(name)
