@@ -27,11 +27,31 @@ class Gate:
         return await self._callers.prove(_key_of(request))
 
     async def writer(self, request: Arrival) -> Caller:
-        """A valid key that may change things; `Forbidden` for a viewer's."""
-        caller = await self._callers.prove(_key_of(request))
-        if caller.role is not KeyRole.EDITOR:
-            raise Forbidden("This API key may only read.")
-        return caller
+        """A valid key that may change records; `Forbidden` for one that only reads."""
+        return may_write(await self.reader(request))
+
+    async def admin(self, request: Arrival) -> Caller:
+        """A valid key that may change indexes, keys and whatever else the project has;
+        `Forbidden` for any other.
+        """
+        return may_administer(await self.reader(request))
+
+
+def may_write(caller: Caller) -> Caller:
+    """The caller, if its role is read-write or admin; `Forbidden`."""
+    if caller.role is KeyRole.READ_ONLY:
+        raise Forbidden("This API key may only read: its role is read-only.")
+    return caller
+
+
+def may_administer(caller: Caller) -> Caller:
+    """The caller, if its role is admin; `Forbidden`."""
+    if caller.role is not KeyRole.ADMIN:
+        raise Forbidden(
+            f"This API key may not change what its project has: that needs the role admin, and "
+            f"its role is {caller.role.value}."
+        )
+    return caller
 
 
 def _key_of(request: Arrival) -> str:

@@ -20,6 +20,7 @@ from cli.output import (
     print_settings,
     print_table,
 )
+from infra.catalog.model import KeyRole
 from infra.settings import Settings, unknown_variables
 
 supervised_option = click.option("--supervised", is_flag=True, hidden=True)
@@ -247,10 +248,10 @@ def keys() -> None:
 @click.argument("name", default="")
 @click.option(
     "--role",
-    type=click.Choice(["editor", "viewer"]),
-    default="editor",
+    type=click.Choice([role.value for role in KeyRole]),
+    default=KeyRole.ADMIN.value,
     show_default=True,
-    help="Editors may do everything, viewers may read.",
+    help="admin: everything; read-write: records; read-only: no change at all.",
 )
 @data_option
 @json_option

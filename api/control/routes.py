@@ -64,7 +64,7 @@ class IndexRoutes:
         return _json({"indexes": shown})
 
     async def create(self, request: Request) -> Response:
-        caller = await self._gate.writer(request)
+        caller = await self._gate.admin(request)
         new = shape_of(request).parse_create(await request.body())
         index = await self._catalog.create_index(caller.project_id, new, self._ports)
         index = await self._servers.created(index)
@@ -76,14 +76,14 @@ class IndexRoutes:
         return self._shown(await self._catalog.index(caller.project_id, name), request, 200)
 
     async def configure(self, request: Request, name: str) -> Response:
-        caller = await self._gate.writer(request)
+        caller = await self._gate.admin(request)
         change = shape_of(request).parse_configure(await request.body())
         index = await self._catalog.configure_index(caller.project_id, name, change.apply)
         return self._shown(index, request, 202)
 
     async def delete(self, request: Request, name: str) -> Response:
         """Gone for every reader at once; its bytes go with garbage collection."""
-        caller = await self._gate.writer(request)
+        caller = await self._gate.admin(request)
         index = await self._catalog.delete_index(caller.project_id, name)
         self._directory.remember(index.info)
         await self._servers.deleted(index)

@@ -47,7 +47,7 @@ async def _indexes(parts: Parts) -> Lines:
     yield {"result": await Operations(parts).indexes()}
 
 
-async def _create_key(parts: Parts, name: str = "", role: str = "editor") -> Lines:
+async def _create_key(parts: Parts, name: str = "", role: str = "admin") -> Lines:
     yield {"result": await Operations(parts).create_key(name, role)}
 
 

@@ -74,7 +74,7 @@ class Catalog:
             return await self._database.write(work)
 
     async def add_key(
-        self, project_id: str, secret: str, *, name: str = "", role: KeyRole = KeyRole.EDITOR
+        self, project_id: str, secret: str, *, name: str = "", role: KeyRole = KeyRole.ADMIN
     ) -> ApiKey:
         """Make `secret` a valid key.
 

@@ -121,14 +121,14 @@ def _is_away(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> bool:
     return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
 
 
-def migrate(engine: sa.Engine) -> None:
-    """Bring the tables to this version's; a second process waits, then finds it done."""
+def migrate(engine: sa.Engine, to: str = "head") -> None:
+    """Bring the tables up to a revision; a second process waits, then finds it done."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     scripts = ScriptDirectory.from_config(config)
 
     def upgrade(revision: Any, context: Any) -> Any:
-        return scripts._upgrade_revs("head", revision)
+        return scripts._upgrade_revs(to, revision)
 
     with (
         _MIGRATING,

@@ -12,10 +12,13 @@ Spec = dict[str, Any]
 
 
 class KeyRole(StrEnum):
-    """`EDITOR` may do everything in its project, `VIEWER` only read."""
+    """`ADMIN` may do everything in its project, its keys and indexes included. `READ_WRITE` writes
+    records and reads everything, `READ_ONLY` only reads.
+    """
 
-    EDITOR = "editor"
-    VIEWER = "viewer"
+    ADMIN = "admin"
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ PROJECTS = Table(
     Column("project_id", String(32), primary_key=True),
     Column("name", String, nullable=False, unique=True),
     Column("created_ms", BigInteger, nullable=False),
+    Column("deleted_ms", BigInteger),
 )
 
 API_KEYS = Table(
@@ -37,6 +38,17 @@ API_KEYS = Table(
     Column("role", String, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+    Column("expires_ms", BigInteger),
+)
+
+# Secrets that a rotation replaced: valid a while longer, and never to be taken again.
+RETIRED_SECRETS = Table(
+    "retired_secrets",
+    METADATA,
+    Column("key_hash", String(64), primary_key=True),
+    Column("key_id", String(32), ForeignKey("api_keys.key_id"), nullable=False),
+    Column("valid_until_ms", BigInteger, nullable=False),
+    Index("retired_secrets_key", "key_id"),
 )
 
 INDEXES = Table(
@@ -83,4 +95,20 @@ LOG_EPOCHS = Table(
     Column("log_id", String, nullable=False),
     Column("partitions", Integer, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+)
+
+# Without foreign keys: what happened stays known when its project or key is gone.
+AUDIT_LOG = Table(
+    "audit_log",
+    METADATA,
+    Column("audit_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("project_id", String(32), nullable=False),
+    Column("key_id", String(32), nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("resource", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Index("audit_log_project", "project_id", "audit_id"),
+    Index("audit_log_at", "at_ms"),
 )

@@ -19,7 +19,8 @@ from tests.api.memory_index import MemoryIndex
 from tests.e2e.processes import index_ports
 
 KEY = "gateway-test-key"
-VIEWER_KEY = "gateway-viewer-key"
+READ_ONLY_KEY = "gateway-read-only-key"
+READ_WRITE_KEY = "gateway-read-write-key"
 OTHER_KEY = "another-projects-key"
 NEWEST = {"x-pinecone-api-version": "2026-07"}
 CLASSIC = {"x-pinecone-api-version": "2025-10"}
@@ -62,7 +63,7 @@ class Running:
 async def running_gateway(
     folder: Path, *, sole: bool = True, **overrides: object
 ) -> AsyncIterator[Running]:
-    """With an editor's and a viewer's key of one project, and an editor's key of another."""
+    """With a key of each role in one project, and an admin key of another."""
     settings = Settings.load(
         {"data": folder, "port": 0, "index_ports": index_ports(10), **overrides}
     )
@@ -97,5 +98,6 @@ async def _add_keys(catalog: Catalog) -> None:
     ours = await catalog.ensure_project()
     theirs = await catalog.ensure_project("another")
     await catalog.add_key(ours.project_id, KEY)
-    await catalog.add_key(ours.project_id, VIEWER_KEY, role=KeyRole.VIEWER)
+    await catalog.add_key(ours.project_id, READ_ONLY_KEY, role=KeyRole.READ_ONLY)
+    await catalog.add_key(ours.project_id, READ_WRITE_KEY, role=KeyRole.READ_WRITE)
     await catalog.add_key(theirs.project_id, OTHER_KEY)

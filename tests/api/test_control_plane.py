@@ -6,7 +6,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.gateway import CLASSIC, NEWEST, OTHER_KEY, SERVERLESS, VIEWER_KEY, Running
+from tests.api.gateway import (
+    CLASSIC,
+    NEWEST,
+    OTHER_KEY,
+    READ_ONLY_KEY,
+    READ_WRITE_KEY,
+    SERVERLESS,
+    Running,
+)
 
 DENSE = {"_values": {"type": "dense_vector", "dimension": 3, "metric": "cosine"}}
 MANAGED = {"deployment_type": "managed", "cloud": "aws", "region": "us-east-1"}
@@ -247,8 +255,17 @@ async def test_without_a_valid_key_nothing_is_told(gateway: Running) -> None:
     assert (await gateway.ask("GET", "/indexes", key=None, headers=bearer)).status_code == 200
 
 
-async def test_a_viewers_key_may_only_look(gateway: Running) -> None:
+@pytest.mark.parametrize("key", [READ_ONLY_KEY, READ_WRITE_KEY])
+async def test_only_an_admin_key_changes_indexes(gateway: Running, key: str) -> None:
     await gateway.create("movies")
-    assert (await gateway.ask("GET", "/indexes/movies", key=VIEWER_KEY)).status_code == 200
-    refused = await gateway.ask("DELETE", "/indexes/movies", key=VIEWER_KEY)
-    assert error_code(refused) == (403, "FORBIDDEN")
+    assert (await gateway.ask("GET", "/indexes/movies", key=key)).status_code == 200
+    for method, path in [
+        ("POST", "/indexes"),
+        ("PATCH", "/indexes/movies"),
+        ("DELETE", "/indexes/movies"),
+        ("DELETE", "/indexes/nowhere"),
+    ]:
+        refused = await gateway.ask(method, path, key=key, json={})
+        assert error_code(refused) == (403, "FORBIDDEN")
+        assert "role admin" in refused.json()["error"]["message"]
+    assert (await gateway.ask("GET", "/indexes/movies")).status_code == 200

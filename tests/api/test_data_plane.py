@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import CorruptData, DeadlineExceeded, Overloaded, Unavailable
 from query.model import Consistency
-from tests.api.gateway import CLASSIC, OTHER_KEY, SERVERLESS, VIEWER_KEY, Running
+from tests.api.gateway import CLASSIC, OTHER_KEY, READ_ONLY_KEY, READ_WRITE_KEY, SERVERLESS, Running
 
 A = {"id": "a", "values": [1.0, 0.0, 0.0], "metadata": {"kind": "x", "n": 1}}
 B = {"id": "b", "values": [0.0, 1.0, 0.0]}
@@ -295,11 +295,12 @@ async def test_a_damaged_object_is_named_to_who_asks_and_no_other_failure_is(ind
         assert "secret" not in message
 
 
-async def test_a_viewers_key_reads_but_does_not_write(index: Index) -> None:
+async def test_a_read_only_key_reads_but_does_not_write(index: Index) -> None:
     query = {"vector": [1, 2, 3], "topK": 1}
-    assert (await index.post("/query", query, key=VIEWER_KEY)).status_code == 200
+    assert (await index.post("/query", query, key=READ_ONLY_KEY)).status_code == 200
     for path, body in [("/vectors/upsert", {"vectors": [A]}), ("/namespaces", {"name": "n"})]:
-        assert refused(await index.post(path, body, key=VIEWER_KEY))[:2] == (403, 7)
+        assert refused(await index.post(path, body, key=READ_ONLY_KEY))[:2] == (403, 7)
+        assert (await index.post(path, body, key=READ_WRITE_KEY)).status_code == 200
 
 
 async def test_another_projects_key_finds_no_index_and_a_wrong_key_nothing(index: Index) -> None:

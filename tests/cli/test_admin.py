@@ -57,7 +57,7 @@ async def test_an_unknown_verb_and_a_wrong_argument_are_named(parts: Parts) -> N
 
 
 async def test_keys_are_made_listed_and_revoked(parts: Parts) -> None:
-    _, (line,) = await ask(parts, "keys-create", {"name": "first", "role": "viewer"})
+    _, (line,) = await ask(parts, "keys-create", {"name": "first", "role": "read-only"})
     made = line["result"]
     callers = make_callers(parts)
     assert (await callers.prove(made["key"])).key_id == made["id"]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from core.log import LogIdentity
 from core.metric import Metric
 from infra.catalog import keys
 from infra.catalog.catalog import Catalog
+from infra.catalog.database import migrate
 from infra.catalog.model import CatalogIndex, KeyRole, NewIndex
 from infra.catalog.tables import API_KEYS, METADATA
 
@@ -73,14 +75,35 @@ class CatalogSuite:
         engine.dispose()
         assert differences == []
 
+    async def test_roles_of_older_versions_keep_what_they_allowed(self, url: str) -> None:
+        if url.startswith("sqlite"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir()
+        engine = sa.create_engine(url)
+        migrate(engine, "0001")
+        old = {"editor": KeyRole.ADMIN, "viewer": KeyRole.READ_ONLY}
+        with engine.begin() as connection:
+            connection.execute(sa.text("INSERT INTO projects VALUES ('p', 'default', 1)"))
+            for role in old:
+                connection.execute(
+                    sa.text("INSERT INTO api_keys VALUES (:r, 'p', '', 'firn', :h, :r, 1, NULL)"),
+                    {"r": role, "h": keys.hash_of(role)},
+                )
+        engine.dispose()
+        catalog = Catalog.open(url)
+        for secret, role in old.items():
+            caller = await catalog.caller_of(keys.hash_of(secret))
+            assert caller is not None
+            assert (caller.key_id, caller.role) == (secret, role)
+        await catalog.close()
+
     async def test_a_key_belongs_to_its_project_until_it_is_revoked(
         self, catalog: Catalog, project: str
     ) -> None:
         secret = keys.new_key()
-        key = await catalog.add_key(project, secret, name="laptop", role=KeyRole.VIEWER)
+        key = await catalog.add_key(project, secret, name="laptop", role=KeyRole.READ_ONLY)
         caller = await catalog.caller_of(keys.hash_of(secret))
         assert caller is not None
-        assert (caller.project_id, caller.role) == (project, KeyRole.VIEWER)
+        assert (caller.project_id, caller.role) == (project, KeyRole.READ_ONLY)
         await catalog.revoke_key(key.key_id)
         await catalog.revoke_key(key.key_id)
         assert await catalog.caller_of(keys.hash_of(secret)) is None
