@@ -51,6 +51,11 @@ class Catalog:
     async def close(self) -> None:
         await self._database.close()
 
+    @property
+    def database(self) -> Database:
+        """For the stores beside this one, which close nothing."""
+        return self._database
+
     # Projects and keys
 
     async def ensure_project(self, name: str = DEFAULT_PROJECT) -> Project:

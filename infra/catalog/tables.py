@@ -112,3 +112,105 @@ AUDIT_LOG = Table(
     Index("audit_log_project", "project_id", "audit_id"),
     Index("audit_log_at", "at_ms"),
 )
+
+# Who does a job that any process may do. Rows of those who died stay until somebody takes over.
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)
+
+# Backups, and collections, which are backups of indexes on pods under a name.
+BACKUPS = Table(
+    "backups",
+    METADATA,
+    Column("backup_id", String(32), primary_key=True),
+    Column("project_id", String(32), ForeignKey("projects.project_id"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("name", String),
+    Column("description", String),
+    Column("source_index_id", String(32), ForeignKey("indexes.index_id"), nullable=False),
+    Column("source_index_name", String(45), nullable=False),
+    Column("dimension", Integer),
+    Column("metric", String, nullable=False),
+    Column("vector_type", String, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("state", String, nullable=False),
+    Column("error", String),
+    Column("record_count", BigInteger),
+    Column("namespace_count", BigInteger),
+    Column("size_bytes", BigInteger),
+    Column("schedule_id", String(32)),
+    Column("expires_ms", BigInteger),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("ready_ms", BigInteger),
+)
+
+_COLLECTION = text("kind = 'collection'")
+
+Index("backups_listed", BACKUPS.c.project_id, BACKUPS.c.created_ms, BACKUPS.c.backup_id)
+Index("backups_of_schedule", BACKUPS.c.schedule_id)
+Index("backups_state", BACKUPS.c.state)
+Index(
+    "backups_collection_name",
+    BACKUPS.c.project_id,
+    BACKUPS.c.name,
+    unique=True,
+    sqlite_where=_COLLECTION,
+    postgresql_where=_COLLECTION,
+)
+
+RESTORE_JOBS = Table(
+    "restore_jobs",
+    METADATA,
+    Column("job_id", String(32), primary_key=True),
+    Column("project_id", String(32), ForeignKey("projects.project_id"), nullable=False),
+    Column("backup_id", String(32), nullable=False),
+    Column("target_index_id", String(32), ForeignKey("indexes.index_id"), nullable=False),
+    Column("target_index_name", String(45), nullable=False),
+    Column("state", String, nullable=False),
+    Column("error", String),
+    Column("namespaces_done", BigInteger, nullable=False),
+    Column("namespaces_total", BigInteger, nullable=False),
+    Column("parts_done", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("completed_ms", BigInteger),
+)
+
+Index(
+    "restore_jobs_listed",
+    RESTORE_JOBS.c.project_id,
+    RESTORE_JOBS.c.created_ms,
+    RESTORE_JOBS.c.job_id,
+)
+Index("restore_jobs_state", RESTORE_JOBS.c.state)
+
+BACKUP_SCHEDULES = Table(
+    "backup_schedules",
+    METADATA,
+    Column("schedule_id", String(32), primary_key=True),
+    Column("project_id", String(32), ForeignKey("projects.project_id"), nullable=False),
+    Column("index_id", String(32), ForeignKey("indexes.index_id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("frequency", String, nullable=False),
+    Column("retention_days", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("anchor_ms", BigInteger, nullable=False),
+    Column("next_run_ms", BigInteger),
+    Column("last_success_ms", BigInteger),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+_ENABLED = text("enabled")
+
+Index("backup_schedules_of_index", BACKUP_SCHEDULES.c.index_id)
+Index(
+    "backup_schedules_one_enabled",
+    BACKUP_SCHEDULES.c.index_id,
+    unique=True,
+    sqlite_where=_ENABLED,
+    postgresql_where=_ENABLED,
+)
