@@ -41,3 +41,26 @@ class StoredRecord:
 
     record: Record
     lsn: int
+
+
+def record_bytes(record: Record) -> int:
+    """About how many bytes its parts take: values, sparse values, metadata, id."""
+    size = len(record.id)
+    if record.values is not None:
+        size += record.values.nbytes
+    if record.sparse is not None:
+        size += record.sparse.indices.nbytes + record.sparse.values.nbytes
+    return size + _metadata_bytes(record.metadata)
+
+
+def _metadata_bytes(metadata: Metadata) -> int:
+    size = 0
+    for key, value in metadata.items():
+        size += len(key) + 4
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, list):
+            size += sum(len(element) + 3 for element in value)
+        else:
+            size += 8
+    return size

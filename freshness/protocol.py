@@ -77,6 +77,27 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """The fresh records that match `filter`: how many, and the first `limit` of those with ids >
+    `after`, in code point order, fewer once they take `bytes_max` (`core.records.record_bytes`).
+    """
+
+    filter: Filter
+    after: str = ""
+    limit: int = 0
+    bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selected:
+    """`count`: of all that match. `more`: some come after the last of `records`."""
+
+    count: int = 0
+    records: tuple[StoredRecord, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeKey:
     """One entry of a record, by the request that caused it (a record may hold entries of
     several).
@@ -109,6 +130,7 @@ class FreshRequest:
     touched_max: int = 0
     patches_of_all: bool = False
     listing: Listing | None = None
+    selection: Selection | None = None
     outcome_of: OutcomeKey | None = None
 
 
@@ -177,6 +199,7 @@ class FreshAnswer:
     patches: Mapping[str, tuple[Pending, ...]] = field(default_factory=dict)
     filter_ops: tuple[Pending, ...] = ()
     listed: tuple[str, ...] = ()
+    selected: Selected = field(default_factory=Selected)
     outcome: Outcome | None = None
     scanned: int = 0
 

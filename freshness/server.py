@@ -41,7 +41,8 @@ def freshness_router(layer: FreshnessLayer) -> APIRouter:
         answer = await layer.read(asked)
         if answer.status is FreshStatus.NOT_OWNER:
             return Response(status_code=NOT_OWNER)
-        if len(answer.hits) + len(answer.current) + len(answer.patches) > INLINE_RECORDS:
+        records = len(answer.hits) + len(answer.current) + len(answer.selected.records)
+        if records + len(answer.patches) > INLINE_RECORDS:
             return _packed(await asyncio.to_thread(encode_answer, answer))
         return _packed(encode_answer(answer))
 

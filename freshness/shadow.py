@@ -6,8 +6,9 @@ from heapq import nsmallest
 
 import numpy as np
 
-from core.records import StoredRecord
-from core.scan import Candidates, Place, Target, best_first, cutoff, exact, scan
+from core.filters.model import Filter
+from core.records import StoredRecord, record_bytes
+from core.scan import Candidates, Mask, Place, Target, best_first, cutoff, exact, scan
 from freshness.protocol import (
     FreshAnswer,
     FreshHit,
@@ -18,12 +19,16 @@ from freshness.protocol import (
     Outcome,
     Pending,
     Search,
+    Selected,
+    Selection,
 )
 from freshness.segments import SegmentView, row_count
 
 # Ids that are written again and again make the touch log longer than their number; sorting more
 # than this many times the cap to find out is not worth it.
 REPEATS_MAX = 8
+# Matches of a selection kept while segments are looked through; only the first by id remain.
+KEPT_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +51,8 @@ class Shadow:
     def rows(self) -> int:
         """How much an answer has to look at: beyond some thousands it belongs in a thread."""
         asked = self.request
-        rows = row_count(self.views) if asked.search or asked.listing else 0
+        looked_through = asked.search or asked.listing or asked.selection
+        rows = row_count(self.views) if looked_through else 0
         return rows + (len(self.touched) if asked.touched_max else 0)
 
     def answer(
@@ -56,11 +62,8 @@ class Shadow:
         outcome: Outcome | None = None,
     ) -> FreshAnswer:
         """The whole answer; pure, safe in any thread."""
-        m, search, listing = (
-            self.request.manifest_lsn,
-            self.request.search,
-            self.request.listing,
-        )
+        asked = self.request
+        m, search, listing = asked.manifest_lsn, asked.search, asked.listing
         return FreshAnswer(
             status=FreshStatus.OK,
             applied_lsn=applied_lsn,
@@ -69,14 +72,15 @@ class Shadow:
             cleared=self.cleared,
             exists=self.exists,
             live=sum(int(np.count_nonzero(view.above(m))) for view in self.views),
-            hits=_search(self.views, m, self.request, search) if search else (),
+            hits=_search(self.views, m, asked, search) if search else (),
             touched=self._touched_hashes(),
             current=self.current,
             patches=self.patches,
             filter_ops=self.filter_ops,
             listed=_listed(self.views, m, listing) if listing else (),
+            selected=_selected(self.views, m, asked.selection) if asked.selection else Selected(),
             outcome=outcome,
-            scanned=row_count(self.views) if search else 0,
+            scanned=row_count(self.views) if search or asked.selection else 0,
         )
 
     def _touched_hashes(self) -> Hashes | None:
@@ -95,9 +99,7 @@ def _search(
     target = Target(request.metric, search.vector, search.sparse)
     found: list[tuple[SegmentView, Place, Candidates]] = []
     for view in views:
-        mask = view.above(m)
-        if search.filter is not None and mask.any():
-            mask &= view.segment.metadata_columns(view.count).mask(search.filter)
+        mask = _passing(view, m, search.filter)
         if not mask.any():
             continue
         place = view.place(target.metric, with_sparse=target.sparse is not None)
@@ -130,3 +132,39 @@ def _listed(views: tuple[SegmentView, ...], m: int, listing: Listing) -> tuple[s
         and view.segment.ids[row] > listing.after
     )
     return tuple(nsmallest(listing.limit, ids))
+
+
+def _selected(views: tuple[SegmentView, ...], m: int, selection: Selection) -> Selected:
+    count = 0
+    found: list[tuple[str, SegmentView, int]] = []
+    for view in views:
+        rows = np.flatnonzero(_passing(view, m, selection.filter)).tolist()
+        count += len(rows)
+        ids = view.segment.ids
+        found += [(ids[row], view, row) for row in rows if ids[row] > selection.after]
+        if len(found) > KEPT_MAX:
+            found = _first(found, selection.limit + 1)
+    found = _first(found, selection.limit + 1)
+    records: list[StoredRecord] = []
+    size = 0
+    for _, view, row in found[: selection.limit]:
+        stored = view.stored(row)
+        size += record_bytes(stored.record)
+        if records and size > selection.bytes_max:
+            break
+        records.append(stored)
+    return Selected(count, tuple(records), more=len(records) < len(found))
+
+
+def _first(
+    found: list[tuple[str, SegmentView, int]], limit: int
+) -> list[tuple[str, SegmentView, int]]:
+    return nsmallest(limit, found, key=lambda one: one[0])
+
+
+def _passing(view: SegmentView, m: int, condition: Filter | None) -> Mask:
+    """bool (count,): the live rows above m that match."""
+    mask = view.above(m)
+    if condition is not None and mask.any():
+        mask &= view.segment.metadata_columns(view.count).mask(condition)
+    return mask

@@ -30,6 +30,8 @@ from freshness.protocol import (
     OutcomeKey,
     Pending,
     Search,
+    Selected,
+    Selection,
 )
 
 MEDIA_TYPE = "application/msgpack"
@@ -53,6 +55,13 @@ class _Search(msgspec.Struct, array_like=True):
     include_values: bool
 
 
+class _Selection(msgspec.Struct, array_like=True):
+    filter: Any
+    after: str
+    limit: int
+    bytes_max: int
+
+
 class _Request(msgspec.Struct, array_like=True):
     index_id: str
     namespace: str
@@ -68,6 +77,7 @@ class _Request(msgspec.Struct, array_like=True):
     patches_of_all: bool
     listing: tuple[str, str, int] | None
     outcome_of: tuple[int, str] | None
+    selection: _Selection | None = None
 
 
 class _Answer(msgspec.Struct, array_like=True):
@@ -87,6 +97,8 @@ class _Answer(msgspec.Struct, array_like=True):
     outcome: tuple[int, bool | None] | None
     scanned: int
     attaching: bool = False
+    # (count, records, more)
+    selected: tuple[int, list[_Stored], bool] = (0, [], False)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -115,6 +127,7 @@ def encode_request(request: FreshRequest) -> bytes:
             patches_of_all=request.patches_of_all,
             listing=None if listing is None else (listing.prefix, listing.after, listing.limit),
             outcome_of=None if key is None else (key.lsn, key.request_id),
+            selection=None if request.selection is None else _selection_out(request.selection),
         )
     )
 
@@ -136,11 +149,12 @@ def decode_request(data: bytes) -> FreshRequest:
         patches_of_all=wire.patches_of_all,
         listing=None if wire.listing is None else Listing(*wire.listing),
         outcome_of=None if wire.outcome_of is None else OutcomeKey(*wire.outcome_of),
+        selection=None if wire.selection is None else _selection_in(wire.selection),
     )
 
 
 def encode_answer(answer: FreshAnswer) -> bytes:
-    outcome, touched = answer.outcome, answer.touched
+    outcome, touched, selected = answer.outcome, answer.touched, answer.selected
     return _encode(
         _Answer(
             status=answer.status,
@@ -159,12 +173,14 @@ def encode_answer(answer: FreshAnswer) -> bytes:
             outcome=None if outcome is None else astuple(outcome),
             scanned=answer.scanned,
             attaching=answer.attaching,
+            selected=(selected.count, [_stored_out(s) for s in selected.records], selected.more),
         )
     )
 
 
 def decode_answer(data: bytes) -> FreshAnswer:
     wire = _decoded(_answer.decode, data)
+    count, records, more = wire.selected
     return FreshAnswer(
         status=wire.status,
         applied_lsn=wire.applied_lsn,
@@ -182,6 +198,7 @@ def decode_answer(data: bytes) -> FreshAnswer:
         outcome=None if wire.outcome is None else Outcome(*wire.outcome),
         scanned=wire.scanned,
         attaching=wire.attaching,
+        selected=Selected(count, tuple(map(_stored_in, records)), more),
     )
 
 
@@ -220,6 +237,19 @@ def _search_out(search: Search) -> _Search:
         filter=None if condition is None else to_json(condition),
         include_values=search.include_values,
     )
+
+
+def _selection_out(selection: Selection) -> _Selection:
+    return _Selection(
+        filter=to_json(selection.filter),
+        after=selection.after,
+        limit=selection.limit,
+        bytes_max=selection.bytes_max,
+    )
+
+
+def _selection_in(wire: _Selection) -> Selection:
+    return Selection(parse_filter(wire.filter), wire.after, wire.limit, wire.bytes_max)
 
 
 def _search_in(wire: _Search) -> Search:

@@ -127,6 +127,39 @@ class FetchResult:
     cost: Cost
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MetadataRequest:
+    """The first `limit` (at least 1) records that match, by id, after those of the page that gave
+    `token`.
+    """
+
+    filter: Filter
+    limit: int
+    token: str | None = None
+    options: ReadOptions = DEFAULT_READ
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FetchPageResult:
+    """In ascending code point order of ids. A page may be shorter than asked for, and is the last
+    only if `next_token` is None.
+    """
+
+    records: Mapping[str, Record]
+    next_token: str | None
+    freshness: Freshness
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class CountResult:
+    """How many records match, exactly, as of `freshness.lsn`."""
+
+    count: int
+    freshness: Freshness
+    cost: Cost
+
+
 @dataclass(frozen=True, slots=True)
 class ListResult:
     """Ids in ascending code point order; `next_token` is None on the last page."""

@@ -16,7 +16,7 @@ from query.model import Cost, Match, QueryRequest, QueryResult
 from query.operators.probe import Probe
 from query.operators.read_records import read_patched, read_records
 from query.operators.replay import OverlayCache
-from query.operators.scan_file import FileScan, Question
+from query.operators.scan_file import FileScan, Question, stored_rows
 from query.operators.score_records import score_records
 from query.plan import Plan, plan
 from query.sight import Sight, Wanted, Watch
@@ -191,29 +191,12 @@ def _matches(winners: Sequence[Scored], asked: QueryRequest) -> tuple[Match, ...
     matches: list[Match | None] = [None] * len(winners)
     for scan, places in by_file.values():
         rows = [w.source.row for w in (winners[p] for p in places) if isinstance(w.source, FileRow)]
-        for place, stored in zip(places, _stored(scan, rows), strict=True):
+        for place, stored in zip(places, stored_rows(scan.reader, scan.overlay, rows), strict=True):
             matches[place] = _match(winners[place], stored, asked)
     for place, winner in enumerate(winners):
         if isinstance(winner.source, StoredRecord):
             matches[place] = _match(winner, winner.source, asked)
     return tuple(m for m in matches if m is not None)
-
-
-def _stored(scan: FileScan, rows: list[int]) -> list[StoredRecord]:
-    """The rows as they are now, filter operations included."""
-    taken = scan.reader.take(rows)
-    changed = (
-        {} if scan.overlay is None else {int(r): i for i, r in enumerate(scan.overlay.changed)}
-    )
-    records = []
-    for at, row in enumerate(rows):
-        stored = taken.stored(at)
-        if scan.overlay is not None and row in changed:
-            change = changed[row]
-            record = replace(stored.record, metadata=scan.overlay.metadata[change])
-            stored = StoredRecord(record, scan.overlay.lsns[change])
-        records.append(stored)
-    return records
 
 
 def _match(winner: Scored, stored: StoredRecord, asked: QueryRequest) -> Match:

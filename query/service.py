@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from core.clock import Clock
 from core.errors import InvalidRequest
 from core.feed import ManifestFeed
+from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.metric import Metric
 from freshness.protocol import TOUCHED_MAX, FreshReader, OutcomeKey
+from query.by_filter import FilterReads
 from query.manifests import ManifestCache
 from query.model import (
     DEFAULT_READ,
+    CountResult,
+    FetchPageResult,
     FetchResult,
     ListResult,
+    MetadataRequest,
     NamespaceResult,
     NamespacesResult,
     QueryRequest,
@@ -84,6 +89,7 @@ class QueryService:
         self._searcher = Searcher(
             SearchParts(self._watch, parts.fresh, parts.cache, overlays, settings.touched_max)
         )
+        self._by_filter = FilterReads(self._watch, parts.cache, overlays)
         self._namespaces = NamespaceReads(
             NamespaceParts(
                 watch=self._watch,
@@ -124,6 +130,27 @@ class QueryService:
     ) -> FetchResult:
         return await self._states.with_files(
             index.index_id, namespace, lambda: fetch(self._watch, index, namespace, ids, options)
+        )
+
+    async def fetch_by_metadata(
+        self, index: IndexInfo, namespace: str, request: MetadataRequest
+    ) -> FetchPageResult:
+        """`InvalidRequest` for a token that is not ours. An absent namespace has no matches."""
+        return await self._states.with_files(
+            index.index_id, namespace, lambda: self._by_filter.page(index, namespace, request)
+        )
+
+    async def count_matching(
+        self,
+        index: IndexInfo,
+        namespace: str,
+        condition: Filter,
+        options: ReadOptions = DEFAULT_READ,
+    ) -> CountResult:
+        return await self._states.with_files(
+            index.index_id,
+            namespace,
+            lambda: self._by_filter.count(index, namespace, condition, options),
         )
 
     async def list_ids(

@@ -156,6 +156,12 @@ class ColumnsFile:
         decode = _metadata_decoder.decode
         return [decode(value) if value else {} for value in self._metadata.some(rows)]
 
+    def metadata_sizes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Encoded bytes, row for row."""
+        offsets = self._metadata.offsets
+        sizes: npt.NDArray[np.int32] = offsets[rows + 1] - offsets[rows]
+        return sizes
+
     def all_metadata(self) -> list[Metadata]:
         decode = _metadata_decoder.decode
         return [decode(value) if value else {} for value in self._metadata.every()]

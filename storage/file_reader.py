@@ -141,6 +141,20 @@ class FileReader:
         )
 
     @property
+    def metadata_bytes(self) -> int:
+        """Of all rows' metadata as it is stored."""
+        return self._columns_file.metadata_bytes
+
+    def sizes(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """About how many bytes those rows' records take, without decoding them."""
+        sizes = self._columns_file.metadata_sizes(rows).astype(np.int64)
+        if self.sparse is not None:
+            bounds = self.sparse.indptr
+            sizes += 8 * (bounds[rows + 1] - bounds[rows])
+        found: list[int] = (sizes + 4 * (self.dimension or 0)).tolist()
+        return found
+
+    @property
     def columns(self) -> MetadataColumns:
         """The metadata of all rows for filters; `matching` often needs only some of it."""
         size = self._columns_file.metadata_bytes * _COLUMNS_BYTES_PER_ENCODED

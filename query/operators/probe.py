@@ -1,7 +1,7 @@
 """probe: open and scan the rows of a plan, nearest first, until enough have been seen."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +10,10 @@ from core.scan import Mask
 from freshness.protocol import Pending
 from query.layout import Piece
 from query.model import Cost
-from query.operators.replay import Overlay, OverlayCache, filters_of
+from query.operators.open_files import Opening
+from query.operators.replay import Overlay, OverlayCache
 from query.operators.scan_file import FileScan, Question, scan_file
-from query.plan import Plan, enough_rows, has_enough, may_match_file
+from query.plan import Plan, enough_rows, has_enough
 from storage.file_cache import FileCache
 from storage.file_reader import FileReader
 from storage.namespace import NamespaceReader
@@ -42,11 +43,8 @@ class Probe:
         cost: Cost,
     ) -> None:
         self._reader = reader
-        self._cache = cache
-        self._overlays = overlays
-        self._filter_ops = filter_ops
+        self._opening = Opening(reader, cache, overlays, filter_ops, cost)
         self._cost = cost
-        self._seen: set[int] = set()
 
     async def run(self, plan: Plan, question: Question) -> list[FileScan]:
         """Scans everything in `always`, and of `ranked` as many as needed."""
@@ -56,7 +54,6 @@ class Probe:
         question = replace(question, trees=question.trees and not plan.everything)
         wanted = enough_rows(plan.total_live, question.k)
         ranked = list(plan.ranked)
-        self._seen.clear()
         wave = list(plan.always)
         cost.clusters_probed += len({piece.place for piece in wave})
         wave += self._take(plan, ranked, wanted - sum(piece.live for piece in wave))
@@ -84,11 +81,11 @@ class Probe:
         by_place: dict[int, list[Piece]] = {}
         for piece in wave:
             by_place.setdefault(piece.place, []).append(piece)
-        self._count(by_place)
-        readers = await self._reader.files(list(by_place))
         opened = [
-            _Opened(place, reader, self._live(pieces), await self._overlay(place, reader))
-            for (place, pieces), reader in zip(by_place.items(), readers, strict=True)
+            _Opened(place, reader, self._live(pieces), overlay)
+            for (place, pieces), (reader, overlay) in zip(
+                by_place.items(), await self._opening.open(list(by_place)), strict=True
+            )
         ]
         share = -(-len(opened) // THREADS)
         groups = [opened[at : at + share] for at in range(0, len(opened), share)]
@@ -103,18 +100,6 @@ class Probe:
             self._cost.bytes_scanned += found.scanned * width
         return scans
 
-    def _count(self, places: Iterable[int]) -> None:
-        """Each file counts once for a query, however many waves read rows of it."""
-        cost, files = self._cost, self._reader.manifest.files
-        cost.rounds += 1
-        for place in set(places) - self._seen:
-            held = self._cache.holds(files[place])
-            cost.cache_hits += held
-            cost.gets += 0 if held else 1 + (files[place].vectors is not None)
-            cost.deltas_scanned += files[place].is_delta
-            cost.files_opened += 1
-        self._seen.update(places)
-
     def _live(self, pieces: Sequence[Piece]) -> Mask:
         """True for the live rows of those pieces, which are of one file."""
         live = self._reader.live_mask(pieces[0].place)
@@ -124,13 +109,6 @@ class Probe:
         for piece in pieces:
             mask[piece.first : piece.end] = live[piece.first : piece.end]
         return mask
-
-    async def _overlay(self, place: int, reader: FileReader) -> Overlay | None:
-        file = self._reader.manifest.files[place]
-        operations = filters_of(self._filter_ops)
-        if not any(may_match_file(file, op.filter, frozenset()) for op in operations):
-            return None
-        return await self._overlays.get(self._reader.prefix, reader, self._filter_ops)
 
 
 def _scan_all(group: Sequence[_Opened], question: Question) -> list[FileScan]:

@@ -1,10 +1,11 @@
 """scan: one file's candidates for the top k, filtered and shadowed before anything is ranked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.filters.model import Filter
+from core.records import StoredRecord
 from core.scan import GATHER_BELOW, Candidates, Mask, Place, Target, scan
 from freshness.protocol import Hashes
 from query.operators.place_file import place_of, rows_with
@@ -53,15 +54,7 @@ def scan_file(
 ) -> FileScan:
     """In a thread. `live` is changed."""
     alive = int(np.count_nonzero(live))
-    if question.touched is not None:
-        live[rows_with(reader, question.touched)] = False
-    if overlay is not None:
-        live[overlay.gone] = False
-    if question.condition is not None and live.any():
-        mask = reader.matching(question.condition, live)
-        if overlay is not None:
-            mask = overlay.mask(mask, overlay.columns.mask(question.condition))
-        live &= mask
+    keep_passing(live, reader, overlay, question.touched, question.condition)
     selected = int(np.count_nonzero(live))
     rows = place_of(reader, with_sparse=question.target.sparse is not None)
     if selected == 0:
@@ -72,6 +65,42 @@ def scan_file(
         candidates = scan(question.target, rows, live).best(question.k)
         scanned = selected if selected < GATHER_BELOW * reader.rows else reader.rows
     return FileScan(place, reader, rows, overlay, candidates, alive, selected, scanned)
+
+
+def keep_passing(
+    live: Mask,
+    reader: FileReader,
+    overlay: Overlay | None,
+    touched: Hashes | None,
+    condition: Filter | None,
+) -> None:
+    """In a thread. Leaves of the `live` rows those that nothing above the manifest hides and that
+    match as pending filter operations left them.
+    """
+    if touched is not None:
+        live[rows_with(reader, touched)] = False
+    if overlay is not None:
+        live[overlay.gone] = False
+    if condition is not None and live.any():
+        mask = reader.matching(condition, live)
+        if overlay is not None:
+            mask = overlay.mask(mask, overlay.columns.mask(condition))
+        live &= mask
+
+
+def stored_rows(reader: FileReader, overlay: Overlay | None, rows: list[int]) -> list[StoredRecord]:
+    """In a thread. The rows as they are now, filter operations included."""
+    taken = reader.take(rows)
+    changed = {} if overlay is None else {int(r): i for i, r in enumerate(overlay.changed)}
+    records = []
+    for at, row in enumerate(rows):
+        stored = taken.stored(at)
+        if overlay is not None and row in changed:
+            change = changed[row]
+            record = replace(stored.record, metadata=overlay.metadata[change])
+            stored = StoredRecord(record, overlay.lsns[change])
+        records.append(stored)
+    return records
 
 
 def _has_trees(reader: FileReader) -> bool:

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.clock import new_uuid
+from core.filters.model import Filter
 from core.filters.parse import parse_filter
+from core.filters.row import matches
 from core.indexes import IndexInfo, IndexState, VectorType
 from core.metric import Metric
 from core.operations import Upsert
 from core.records import Metadata, Record
-from query.model import QueryRequest
+from query.model import MetadataRequest, QueryRequest
 from storage.cluster_file import write_cluster
 from storage.delta_file import write_delta
 from storage.encoded_file import put_objects
@@ -97,11 +99,21 @@ async def compare(folder: Path, per_file: Drawn, wires: list[dict[str, object]])
             expected = world.ranked(state, k, query, None, condition)
             assert [match.id for match in result.matches] == [i for i, _ in expected], wire
             pruned += result.cost.clusters_pruned
+        await _compare_by_filter(world, state, condition)
         if at == len(wires) // 2:  # from here on, one row of the files is shadowed
             lsn = await world.write(Upsert((fresh,)))
             state |= {"f0r0": world.truth("n").at(lsn)[0]["f0r0"]}
     await world.stop()
     return pruned
+
+
+async def _compare_by_filter(world: World, state: State, condition: Filter) -> None:
+    wanted = sorted(i for i, s in state.items() if matches(condition, s.record.metadata))
+    counted = await world.service.count_matching(INFO, "n", condition)
+    assert counted.count == len(wanted)
+    page = await world.service.fetch_by_metadata(INFO, "n", MetadataRequest(condition, 7))
+    assert list(page.records) == wanted[:7]
+    assert (page.next_token is None) == (len(wanted) <= 7)
 
 
 LONG = pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)])

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.filters.row import matches
 from core.indexes import IndexInfo, IndexState, VectorType
 from core.metric import Metric
-from query.model import QueryRequest
+from core.records import Record
+from query.model import MetadataRequest, QueryRequest
 from query.service import QuerySettings
-from tests.query.stories import IDS, Story
+from tests.query.stories import FILTERS, IDS, Story
 from tests.query.world import World
 from tests.storage.memory_store import MemoryStore
 
@@ -42,6 +44,7 @@ async def test_every_read_agrees_with_a_dict(kind: str, seed: int, tmp_path: Pat
             try:
                 await compare_search(world, story)
                 await compare_names(world)
+                await compare_by_filter(world, story)
             except AssertionError:
                 print("\n".join(told))
                 raise
@@ -107,3 +110,29 @@ async def compare_names(world: World) -> None:
     assert counts == ({"n": len(state)} if exists else {})
     named = await service.namespaces(info)
     assert [n.name for n in named.namespaces] == (["n"] if exists else [])
+
+
+async def compare_by_filter(world: World, story: Story) -> None:
+    """Pages of any size, joined, and the count."""
+    service, info, state = world.service, world.index, world.truth().now
+    condition = story.random.choice(FILTERS)
+    wanted = sorted(i for i, s in state.items() if matches(condition, s.record.metadata))
+    assert (await service.count_matching(info, "n", condition)).count == len(wanted)
+    limit = story.random.choice((1, 2, 5, 10_000))
+    found: dict[str, Record] = {}
+    token, pages = None, 0
+    while pages == 0 or token is not None:
+        page = await service.fetch_by_metadata(info, "n", MetadataRequest(condition, limit, token))
+        assert 0 < len(page.records) <= limit or not wanted
+        assert not found.keys() & page.records.keys()
+        found |= page.records
+        token, pages = page.next_token, pages + 1
+    assert list(found) == wanted
+    assert pages == max(1, -(-len(wanted) // limit))
+    for record_id, record in found.items():
+        stored = state[record_id].record
+        assert record.metadata == stored.metadata
+        assert (record.sparse is None) == (stored.sparse is None)
+        if stored.values is not None:
+            assert record.values is not None
+            assert np.array_equal(record.values, stored.values)

@@ -14,12 +14,12 @@ from core.indexes import IndexInfo, IndexState, VectorType
 from core.metric import Metric
 from core.operations import DeleteByFilter, UpdateByFilter, UpdateById, Upsert
 from freshness.client import ClientSettings, RemoteFreshReader
-from freshness.protocol import FreshRequest, FreshStatus, NamespacesRequest
+from freshness.protocol import FreshRequest, FreshStatus, NamespacesRequest, Selection
 from query.model import Consistency, QueryRequest, ReadOptions
 from query.service import QuerySettings
 from tests.freshness.serving import Board, served
 from tests.query.stories import FILTERS, Story
-from tests.query.test_model import compare_names, compare_search
+from tests.query.test_model import compare_by_filter, compare_names, compare_search
 from tests.query.world import World, record, terms
 from tests.storage.memory_store import MemoryStore
 
@@ -41,6 +41,7 @@ async def test_answers_over_http_agree_with_a_dict(seed: int, tmp_path: Path) ->
                 await story.step(world, restarts=False)
                 await compare_search(world, story)
                 await compare_names(world)
+                await compare_by_filter(world, story)
     finally:
         await reader.close()
         await world.stop()
@@ -69,6 +70,7 @@ async def test_every_part_of_an_answer_survives_the_wire(tmp_path: Path) -> None
         ids=("new", "gone", "base"),
         touched_max=10,
         patches_of_all=True,
+        selection=Selection(FILTERS[3], after="a", limit=1, bytes_max=1),
     )
     try:
         async with served(world.fresh) as url:
@@ -87,6 +89,9 @@ async def test_every_part_of_an_answer_survives_the_wire(tmp_path: Path) -> None
             assert patch.operation.sparse.indices.tolist() == [1]
             assert patch.operation.set_metadata == own.operation.set_metadata
             assert far.filter_ops == near.filter_ops
+            assert [s.record.id for s in far.selected.records] == ["new"]
+            assert (far.selected.count, far.selected.more) == (2, True)
+            assert near.selected.count == 2
             assert (far.status, far.applied_lsn, far.live) == (near.status, 1, 2)
             names = await reader.namespaces(NamespacesRequest("i", world.partition()))
             assert names == await world.fresh.namespaces(NamespacesRequest("i", world.partition()))
