@@ -5,6 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 CLIENT_VERSIONS := 7.3.0 9.0.1 10.2.0
+ECOSYSTEM := langchain llama-index haystack
+ECOSYSTEM_SUITES := tests/e2e/ecosystem
+CLIENTS := $(CLIENT_VERSIONS:%=.clients/%/.installed) $(ECOSYSTEM:%=.clients/%/.installed) .clients/typescript/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help check install lock run demo test test-long lint format types bench bench-builder bench-namespaces services services-stop clients clean
@@ -42,7 +45,18 @@ run: install ## Serve: make run ARGS="--port 9000 --data DIR --api-key KEY"
 demo: install ## Load real embeddings through the official client and search them
 	@$(BIN)/python -m bench.demo $(ARGS)
 
-clients: install $(CLIENT_VERSIONS:%=.clients/%/.installed) ## Install the official clients that the tests drive
+clients: install ## Install the official clients and what is built on them, each in an environment of its own
+	@$(MAKE) --no-print-directory -j 3 $(CLIENTS)
+
+$(ECOSYSTEM:%=.clients/%/.installed): .clients/%/.installed: $(ECOSYSTEM_SUITES)/%.txt
+	test -x .clients/$*/bin/python || $(PYTHON) -m venv .clients/$*
+	.clients/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.clients/typescript/.installed: $(ECOSYSTEM_SUITES)/typescript/package.json $(ECOSYSTEM_SUITES)/typescript/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null; then cd $(@D) && npm ci --silent --no-audit --no-fund && touch .installed; \
+	  else echo "no npm here: the TypeScript client is left out, and its test is skipped"; fi
 
 .clients/%/.installed: tests/e2e/client-requirements.txt
 	test -x .clients/$*/bin/python || $(PYTHON) -m venv .clients/$*
