@@ -15,6 +15,7 @@ from api.edge import Edge
 from api.errors import WrongMethod, response_to
 from api.health import health_router
 from api.living import LivingIndexes
+from api.openapi.routes import openapi_router
 from api.ports import Reads, Writes
 from api.routing import Router
 from api.server import HttpServer, IndexServers, bind_control
@@ -95,6 +96,7 @@ def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers)
         NamespaceRoutes(calls, plane, bytes_max).router(),
         indexes.router(),
         health_router(parts.metrics, parts.not_ready),
+        openapi_router(),
         *parts.routers,
     ):
         app.include_router(routes)

@@ -55,7 +55,7 @@ class _Spec(Struct):
     byoc: _Byoc | None = None
 
 
-class _Create(Struct):
+class ClassicCreate(Struct):
     name: str
     spec: _Spec
     dimension: int | None = None
@@ -80,7 +80,7 @@ class _SpecChange(Struct):
     byoc: _ServerlessChange | None = None
 
 
-class _Configure(Struct):
+class ClassicConfigure(Struct):
     spec: _SpecChange | None = None
     deletion_protection: str | None = None
     tags: dict[str, str] | None = None
@@ -89,7 +89,7 @@ class _Configure(Struct):
 
 def parse_create(body: bytes) -> NewIndex:
     """An index to create. `InvalidRequest`, or `Unprocessable` for a wrong shape."""
-    wanted = decode(body, _Create)
+    wanted = decode(body, ClassicCreate)
     vector_type = rules.parse_vector_type(wanted.vector_type or "dense")
     if vector_type is VectorType.SPARSE:
         metric = rules.parse_metric(wanted.metric or "dotproduct")
@@ -113,7 +113,7 @@ def parse_create(body: bytes) -> NewIndex:
 
 
 def parse_configure(body: bytes) -> IndexChange:
-    wanted = decode(body, _Configure)
+    wanted = decode(body, ClassicConfigure)
     if wanted.embed is not None:
         raise NotSupported("This server has no hosted models: send vectors instead of texts")
     spec = wanted.spec or _SpecChange()

@@ -50,7 +50,7 @@ class _Schema(Struct):
     fields: dict[str, dict[str, Any]]
 
 
-class _Create(Struct):
+class TypedCreate(Struct):
     schema: _Schema
     name: str | None = None
     deployment: _Managed | _Pod | _Byoc | None = None
@@ -71,7 +71,7 @@ class _Scaling(Struct):
     pod_type: str | UnsetType = UNSET
 
 
-class _Configure(Struct):
+class TypedConfigure(Struct):
     deployment: _Scaling | None = None
     schema: _Schema | None = None
     read_capacity: dict[str, Any] | None = None
@@ -81,7 +81,7 @@ class _Configure(Struct):
 
 def parse_create(body: bytes) -> NewIndex:
     """An index to create; one without a name is given one. Errors as in `classic`."""
-    wanted = decode(body, _Create)
+    wanted = decode(body, TypedCreate)
     if wanted.cmek_id is not None:
         raise NotSupported("This server does not encrypt with customers' keys: leave out cmek_id")
     fields = wanted.schema.fields
@@ -107,7 +107,7 @@ def parse_create(body: bytes) -> NewIndex:
 
 
 def parse_configure(body: bytes) -> IndexChange:
-    wanted = decode(body, _Configure)
+    wanted = decode(body, TypedConfigure)
     if wanted.schema is not None:
         raise InvalidRequest(
             "The schema of an index cannot change: metadata is indexed without being declared"
@@ -196,7 +196,7 @@ def _dense_of(name: str, field: dict[str, Any]) -> _Dense:
         raise Unprocessable(f"The schema field {name} is wrong: {error}") from None
 
 
-def _kept(wanted: _Create) -> Spec:
+def _kept(wanted: TypedCreate) -> Spec:
     match wanted.deployment or _Managed():
         case _Managed(cloud=cloud, region=region):
             deployment: dict[str, Any] = {

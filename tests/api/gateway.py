@@ -16,6 +16,7 @@ from infra.catalog.model import KeyRole
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from tests.api.memory_index import MemoryIndex
+from tests.api.openapi_check import check
 from tests.e2e.processes import index_ports
 
 KEY = "gateway-test-key"
@@ -43,12 +44,15 @@ class Running:
     async def ask(
         self, method: str, path: str, *, key: str | None = KEY, host: str = "", **options: Any
     ) -> httpx.Response:
+        """Every answer is compared with the API's own description."""
         headers: dict[str, str] = dict(options.pop("headers", {}))
         if key is not None:
             headers["api-key"] = key
-        return await self.http.request(
+        answer = await self.http.request(
             method, (host or self.url) + path, headers=headers, **options
         )
+        check(answer)
+        return answer
 
     async def create(self, name: str = "movies", **body: Any) -> Mapping[str, Any]:
         """A new index in the classic shape, by default of dimension 3; its resource."""

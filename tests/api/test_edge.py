@@ -85,7 +85,7 @@ async def test_unknown_paths_and_methods_answer_in_json(gateway: Running) -> Non
     wrong = await gateway.ask("PUT", "/indexes")
     assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
     assert (await gateway.ask("GET", "/query")).json()["code"] == 12
-    assert (await gateway.ask("GET", "/docs")).status_code == 404
+    assert (await gateway.ask("GET", "/redoc")).status_code == 404
 
 
 async def test_an_unforeseen_error_is_logged_with_its_traceback_and_told_without(
