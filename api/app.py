@@ -10,6 +10,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auth import Gate
+from api.control.audit import AuditRoutes
+from api.control.changes import Changes
 from api.control.routes import IndexRoutes
 from api.edge import Edge
 from api.errors import WrongMethod, response_to
@@ -23,7 +25,9 @@ from api.vectors.calls import RestCalls
 from api.vectors.namespaces import NamespaceRoutes
 from api.vectors.plane import DataPlane
 from api.vectors.routes import VectorRoutes
+from core.clock import SystemClock
 from core.errors import FirnError, InvalidRequest, NotFound
+from infra.catalog.audit import AuditLog
 from infra.catalog.callers import Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
@@ -90,11 +94,15 @@ def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers)
     calls = RestCalls(Router(gate, living))
     plane = DataPlane(parts.writes, parts.reads)
     bytes_max = parts.settings.max_request_bytes
-    indexes = IndexRoutes(gate, parts.catalog, parts.directory, living, servers, parts.settings)
+    settings, catalog = parts.settings, parts.catalog
+    audit = AuditLog.of(catalog.database, settings)
+    changes = Changes(gate, audit, SystemClock())
+    indexes = IndexRoutes(gate, changes, catalog, parts.directory, living, servers, settings)
     for routes in (
         VectorRoutes(calls, plane, bytes_max).router(),
         NamespaceRoutes(calls, plane, bytes_max).router(),
         indexes.router(),
+        AuditRoutes(gate, audit).router(),
         health_router(parts.metrics, parts.not_ready),
         openapi_router(),
         *parts.routers,

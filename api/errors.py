@@ -43,6 +43,7 @@ MEANINGS: tuple[tuple[type[errors.FirnError], Meaning], ...] = (
     (errors.TooLarge, Meaning(413, "PAYLOAD_TOO_LARGE", 11)),
     (errors.InvalidRequest, Meaning(400, "INVALID_ARGUMENT", 3)),
     (errors.Unauthenticated, Meaning(401, "UNAUTHENTICATED", 16)),
+    (errors.QuotaExceeded, Meaning(403, "QUOTA_EXCEEDED", 7)),
     (errors.Forbidden, Meaning(403, "FORBIDDEN", 7)),
     (errors.ObjectNotFound, Meaning(500, "INTERNAL", 13)),
     (errors.CorruptData, Meaning(500, "DATA_LOSS", 15)),

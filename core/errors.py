@@ -5,6 +5,7 @@
     │   └── TooLarge          send less at once
     ├── Unauthenticated       send a valid API key
     ├── Forbidden             this key, or this object's protection, does not allow it
+    │   └── QuotaExceeded     delete something, or have the quota raised
     ├── NotFound              it is not there (or not yours)
     │   └── ObjectNotFound    an object store key that does not exist
     ├── AlreadyExists         choose another name
@@ -39,6 +40,10 @@ class Unauthenticated(FirnError):
 
 class Forbidden(FirnError):
     """A known caller may not do this."""
+
+
+class QuotaExceeded(Forbidden):
+    """The project has as many of these as it may have."""
 
 
 class NotFound(FirnError):

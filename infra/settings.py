@@ -67,6 +67,18 @@ class Settings(BaseSettings):
         description="largest request body (default 2 MiB); beyond it the answer is 413",
     )
 
+    max_indexes: int = Field(1_000, ge=1, description="indexes of a project")
+    max_collections: int = Field(1_000, ge=0, description="collections of a project")
+    max_backups: int = Field(10_000, ge=0, description="backups of a project")
+    max_namespaces: int = Field(1_000_000, ge=1, description="namespaces of an index")
+    max_api_keys: int = Field(1_000, ge=1, description="valid API keys of a project")
+    audit_rows: int = Field(
+        10_000, ge=1, description="audit entries kept of each project; older ones go first"
+    )
+    audit_age_s: float = Field(
+        7_776_000.0, gt=0, description="audit entries go at this age, in seconds (default 90 days)"
+    )
+
     catalog: str | None = Field(
         None, description="control plane database, postgresql://…; none: SQLite in the data folder"
     )

@@ -1,8 +1,10 @@
-"""Decoding of control plane bodies: 400 for what is not JSON, 422 for JSON of another shape."""
+"""Bodies of the control plane: 400 for what is not JSON, 422 for JSON of another shape."""
 
 from typing import TypeVar
 
 import msgspec
+import orjson
+from starlette.responses import Response
 
 from api.errors import Unprocessable
 from core.errors import InvalidRequest
@@ -19,3 +21,7 @@ def decode(body: bytes, shape: type[T]) -> T:
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"Failed to parse the request body as JSON: {error}") from None
+
+
+def json_response(body: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json")

@@ -3,13 +3,14 @@
 import re
 from types import ModuleType
 
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import Gate
 from api.control import classic, typed
+from api.control.body import json_response
+from api.control.changes import Changes
 from api.living import LivingIndexes
 from api.server import IndexServers
 from infra.catalog.catalog import Catalog
@@ -34,6 +35,7 @@ class IndexRoutes:
     def __init__(
         self,
         gate: Gate,
+        changes: Changes,
         catalog: Catalog,
         directory: CatalogDirectory,
         living: LivingIndexes,
@@ -41,6 +43,7 @@ class IndexRoutes:
         settings: Settings,
     ) -> None:
         self._gate = gate
+        self._changes = changes
         self._catalog = catalog
         self._directory = directory
         self._living = living
@@ -61,13 +64,14 @@ class IndexRoutes:
         living = await self._catalog.living_indexes(caller.project_id)
         shape = shape_of(request)
         shown = [shape.show(index, self._host_of(index, request)) for index in living]
-        return _json({"indexes": shown})
+        return json_response({"indexes": shown})
 
     async def create(self, request: Request) -> Response:
-        caller = await self._gate.admin(request)
-        new = shape_of(request).parse_create(await request.body())
-        index = await self._catalog.create_index(caller.project_id, new, self._ports)
-        index = await self._servers.created(index)
+        async with self._changes.change(request, "index.create", "index") as change:
+            new = shape_of(request).parse_create(await request.body())
+            change.resource = f"index/{new.name}"
+            index = await self._catalog.create_index(change.caller.project_id, new, self._ports)
+            index = await self._servers.created(index)
         self._directory.remember(index.info)
         return self._shown(index, request, 201)
 
@@ -76,26 +80,23 @@ class IndexRoutes:
         return self._shown(await self._catalog.index(caller.project_id, name), request, 200)
 
     async def configure(self, request: Request, name: str) -> Response:
-        caller = await self._gate.admin(request)
-        change = shape_of(request).parse_configure(await request.body())
-        index = await self._catalog.configure_index(caller.project_id, name, change.apply)
+        async with self._changes.change(request, "index.configure", f"index/{name}") as change:
+            wanted = shape_of(request).parse_configure(await request.body())
+            project_id = change.caller.project_id
+            index = await self._catalog.configure_index(project_id, name, wanted.apply)
         return self._shown(index, request, 202)
 
     async def delete(self, request: Request, name: str) -> Response:
         """Gone for every reader at once; its bytes go with garbage collection."""
-        caller = await self._gate.admin(request)
-        index = await self._catalog.delete_index(caller.project_id, name)
+        async with self._changes.change(request, "index.delete", f"index/{name}") as change:
+            index = await self._catalog.delete_index(change.caller.project_id, name)
         self._directory.remember(index.info)
         await self._servers.deleted(index)
         return Response(status_code=202)
 
     def _shown(self, index: CatalogIndex, request: Request, status: int) -> Response:
         resource = shape_of(request).show(index, self._host_of(index, request))
-        return _json(resource, status)
+        return json_response(resource, status)
 
     def _host_of(self, index: CatalogIndex, request: Request) -> str:
         return self._living.names.url_of(index, request.headers.get("host"))
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status_code=status, media_type="application/json")

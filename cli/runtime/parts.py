@@ -15,6 +15,7 @@ from core.object_store import ObjectStore
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import LogEpoch
+from infra.catalog.quotas import Quotas
 from infra.feed.local import LocalFeed
 from infra.logs.sqlite import LogFile, SqliteLog
 from infra.objects.counting import CountingStore
@@ -65,7 +66,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
     """Open everything, close it in reverse order. `ConfigError` names what cannot be reached."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        catalog = Catalog.open(settings.catalog_url, clock)
+        catalog = Catalog.open(settings.catalog_url, clock, Quotas.of(settings))
         stack.push_async_callback(catalog.close)
         counts = CountingStore(_bare_store(settings), kind_of)
         store = RetryingStore(counts)

@@ -13,6 +13,7 @@ from infra.catalog.callers import Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import KeyRole
+from infra.catalog.quotas import Quotas
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from tests.api.memory_index import MemoryIndex
@@ -71,7 +72,7 @@ async def running_gateway(
     settings = Settings.load(
         {"data": folder, "port": 0, "index_ports": index_ports(10), **overrides}
     )
-    catalog = Catalog.open(settings.catalog_url)
+    catalog = Catalog.open(settings.catalog_url, quotas=Quotas.of(settings))
     callers, memory, metrics = Callers(catalog), MemoryIndex(), Metrics()
     not_ready: list[str] = []
     parts = GatewayParts(

@@ -14,25 +14,10 @@ from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import NewIndex
 from infra.catalog.read_through import Lifetimes, ReadThrough
+from tests.infra.held_clock import HeldClock
 
 NEW = NewIndex("movies", 3, Metric.COSINE, VectorType.DENSE, {}, False, {})
 LIFETIMES = Lifetimes(fresh_s=5, absent_s=1, stale_s=60)
-
-
-class HeldClock:
-    """Time passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def now_ms(self) -> int:
-        return int(self.now_s * 1000)
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
 
 
 class Source:
