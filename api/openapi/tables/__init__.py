@@ -1,12 +1,13 @@
 """Every operation of the API, by area."""
 
 from api.openapi.operation import Operation
-from api.openapi.tables import indexes, namespaces, process, vectors
+from api.openapi.tables import accounts, indexes, namespaces, process, vectors
 
 OPERATIONS: tuple[Operation, ...] = (
     *indexes.OPERATIONS,
     *vectors.OPERATIONS,
     *namespaces.OPERATIONS,
+    *accounts.OPERATIONS,
     *process.OPERATIONS,
 )
 """In the order of the document. Each is a route of `api.app`, and no other route is there but those
