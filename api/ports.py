@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.operations import Operation
 from query.model import (
+    CountResult,
+    FetchPageResult,
     FetchResult,
     ListResult,
+    MetadataRequest,
     NamespaceResult,
     NamespacesResult,
     QueryRequest,
@@ -43,6 +47,14 @@ class Reads(Protocol):
     async def fetch(
         self, index: IndexInfo, namespace: str, ids: Sequence[str], options: ReadOptions
     ) -> FetchResult: ...
+
+    async def fetch_by_metadata(
+        self, index: IndexInfo, namespace: str, request: MetadataRequest
+    ) -> FetchPageResult: ...
+
+    async def count_matching(
+        self, index: IndexInfo, namespace: str, condition: Filter, options: ReadOptions
+    ) -> CountResult: ...
 
     async def list_ids(
         self,

@@ -82,6 +82,17 @@ class QueryBody(msgspec.Struct, kw_only=True, rename="camel"):
     include_values: bool = False
     include_metadata: bool = False
     namespace: str | None = None
+    scan_factor: float | None = None
+    max_candidates: int | None = None
+
+
+class FetchByMetadataBody(msgspec.Struct, kw_only=True, rename="camel"):
+    """The records that `filter` matches, in pages."""
+
+    filter: dict[str, Any] | None = None
+    limit: int | None = None
+    pagination_token: str | None = None
+    namespace: str | None = None
 
 
 class StatsBody(msgspec.Struct):

@@ -95,12 +95,14 @@ def update(body: Update, info: IndexInfo) -> UpdateById | UpdateByFilter:
 def delete(body: DeleteBody) -> DeleteIds | DeleteByFilter | DeleteAll:
     """As Pinecone: a filter wins over ids; deleteAll stands alone."""
     if body.delete_all:
-        if body.ids or body.filter:
-            raise InvalidRequest("deleteAll cannot be combined with ids or filter.")
+        if body.ids:
+            raise InvalidRequest("No explicit IDs allowed when delete_all=true.")
+        if body.filter:
+            raise InvalidRequest("No filter allowed when delete_all=true.")
         return DeleteAll()
     if body.filter is not None:
         if not body.filter:
-            raise InvalidRequest("The filter of a delete must not be empty; use deleteAll.")
+            raise InvalidRequest("Delete with empty metadata filter is not allowed: use deleteAll.")
         return DeleteByFilter(parse_filter(body.filter))
     if not body.ids:
         raise InvalidRequest("A delete must give ids, filter or deleteAll.")
@@ -173,9 +175,9 @@ def _update_by_filter(body: Update) -> UpdateByFilter:
     if body.id is not None:
         raise InvalidRequest("An update names records by id or by filter, not by both.")
     if not condition:
-        raise InvalidRequest("The filter of an update must not be empty.")
+        raise InvalidRequest("Update with empty metadata filter is not allowed.")
     if body.values or body.sparse_values is not None:
-        raise InvalidRequest("An update by filter can only set metadata.")
+        raise InvalidRequest("Update by metadata request does not support updating vector values.")
     if body.set_metadata is None:
         raise InvalidRequest("An update by filter must give setMetadata.")
     changes = checked_metadata(body.set_metadata, "setMetadata")

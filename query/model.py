@@ -43,6 +43,8 @@ class QueryRequest:
     of `sparse`, `id` in a sparse one.
 
     exhaustive: probe every cluster, so recall is 1.0. explain: fill the plan's texts in the cost.
+    scan_share: how much to look at of what good recall needs, in (0, 1]; no less than everything in
+    a small namespace.
     """
 
     top_k: int
@@ -54,6 +56,7 @@ class QueryRequest:
     include_metadata: bool = False
     exhaustive: bool = False
     explain: bool = False
+    scan_share: float = 1.0
     options: ReadOptions = DEFAULT_READ
 
 

@@ -103,14 +103,18 @@ def may_match_file(file: DataFile, condition: Filter, unknown: frozenset[str]) -
     return may_match(condition, statistics, file.rows)
 
 
-def enough_rows(total: int, k: int) -> int:
-    """How many of `total` rows to scan for recall@k of about 0.95, nearest clusters first."""
+def enough_rows(total: int, k: int, share: float = 1.0) -> int:
+    """How many of `total` rows to scan for recall@k of about 0.95, nearest clusters first; `share`
+    of that for less recall.
+    """
     if total <= SCAN_ALL_ROWS:
         return total
-    return int(max(BASE_ROWS * (total / BASE_TOTAL) ** GROWTH, ROWS_PER_MATCH * k))
+    return int(max(share * BASE_ROWS * (total / BASE_TOTAL) ** GROWTH, ROWS_PER_MATCH * k))
 
 
-def has_enough(total_live: int, probed_live: int, selected: int, k: int) -> bool:
+def has_enough(
+    total_live: int, probed_live: int, selected: int, k: int, share: float = 1.0
+) -> bool:
     """Whether the probed clusters are enough, `selected` of their `probed_live` rows having passed
     the filter.
 
@@ -121,7 +125,7 @@ def has_enough(total_live: int, probed_live: int, selected: int, k: int) -> bool
     if probed_live == 0:
         return total_live == 0
     matching = total_live * selected / probed_live
-    return selected > 0 and selected >= min(matching, enough_rows(ceil(matching), k))
+    return selected > 0 and selected >= min(matching, enough_rows(ceil(matching), k, share))
 
 
 def _nearest_first(layout: Layout, target: Target) -> tuple[int, ...]:

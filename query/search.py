@@ -128,7 +128,14 @@ class Searcher:
         fresh = [Scored(h.stored.record.id, h.score, h.stored.lsn, h.stored) for h in answer.hits]
         if reader is None or sight.reader_hidden:
             return top(index.metric, fresh, asked.top_k)
-        question = Question(target, asked.filter, asked.top_k, answer.touched, not asked.exhaustive)
+        question = Question(
+            target,
+            asked.filter,
+            asked.top_k,
+            answer.touched,
+            not asked.exhaustive,
+            asked.scan_share,
+        )
         if asked.filter is not None or target.sparse is not None:
             question = replace(question, trees=False)
         patched = await read_patched(sight, cost)

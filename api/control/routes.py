@@ -1,6 +1,5 @@
 """The routes of the control plane: `/indexes`."""
 
-import re
 from types import ModuleType
 
 from fastapi import APIRouter
@@ -13,20 +12,16 @@ from api.control.body import json_response
 from api.control.changes import Changes
 from api.living import LivingIndexes
 from api.server import IndexServers
+from api.versions import api_version
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import CatalogIndex
 from infra.settings import Settings
 
-FIRST_TYPED_VERSION = "2026-07"
-_VERSION = re.compile(r"\d{4}-\d{2}")
-
 
 def shape_of(request: Request) -> ModuleType:
     """The module that reads and shows index resources as this client knows them."""
-    version = request.headers.get("x-pinecone-api-version", "")
-    newer = _VERSION.fullmatch(version) is not None and version >= FIRST_TYPED_VERSION
-    return typed if newer or version == "unstable" else classic
+    return typed if api_version(request.headers).typed else classic
 
 
 class IndexRoutes:

@@ -37,14 +37,18 @@ def query_body(matches: Iterable[Match], namespace: str, cost: Cost, explain: bo
     return b'{"matches":[' + listed + b"]," + orjson.dumps(rest)[1:]
 
 
-def fetch_body(records: Mapping[str, Record], namespace: str, cost: Cost) -> bytes:
+def fetch_body(
+    records: Mapping[str, Record], namespace: str, cost: Cost, next_token: str | None = None
+) -> bytes:
     """The answer of a fetch. `InvalidRequest` when it gets too big."""
     parts = (
         orjson.dumps(record_id) + b":" + _vector(record) for record_id, record in records.items()
     )
     listed = _joined(parts, FETCH_RESULT_BYTES_MAX, "fetch fewer ids")
-    rest = orjson.dumps({"namespace": namespace, "usage": usage(cost)})
-    return b'{"vectors":{' + listed + b"}," + rest[1:]
+    rest: dict[str, Any] = {"namespace": namespace, "usage": usage(cost)}
+    if next_token is not None:
+        rest["pagination"] = {"next": next_token}
+    return b'{"vectors":{' + listed + b"}," + orjson.dumps(rest)[1:]
 
 
 def usage(cost: Cost) -> dict[str, int]:

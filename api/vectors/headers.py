@@ -5,8 +5,8 @@ Those of a request are a mapping by lower case names; in gRPC they are its metad
 
 from collections.abc import Mapping
 
+from api.versions import api_version
 from core.errors import InvalidRequest
-from core.indexes import DEFAULT_NAMESPACE
 from core.log import NO_LSN
 from query.model import Consistency, Freshness, ReadOptions
 
@@ -17,9 +17,6 @@ EXPLAIN = "x-firndb-explain"
 STALE = "x-firndb-stale"
 OVERFLOWED = "x-firndb-overflowed"
 OUTCOME = "x-firndb-outcome"
-
-# Before it, clients knew the default namespace as "".
-DEFAULT_HAS_NAME_SINCE = "2025-04"
 
 
 def read_options(headers: Mapping[str, str]) -> ReadOptions:
@@ -44,9 +41,9 @@ def written(lsn: int) -> dict[str, str]:
     return {"x-pinecone-request-lsn": str(lsn), "x-pinecone-lsn-committed": str(lsn)}
 
 
-def decided(existed: bool | None) -> dict[str, str]:
+def decided(outcome: int | None) -> dict[str, str]:
     """Marks an answer to a write whose outcome could not be waited for."""
-    return {OUTCOME: "unknown"} if existed is None else {}
+    return {OUTCOME: "unknown"} if outcome is None else {}
 
 
 def seen(freshness: Freshness) -> dict[str, str]:
@@ -63,11 +60,8 @@ def seen(freshness: Freshness) -> dict[str, str]:
 
 
 def shown_namespace(headers: Mapping[str, str], namespace: str) -> str:
-    """The name as this client's API version knows it; no version is the newest."""
-    version = headers.get("x-pinecone-api-version", DEFAULT_HAS_NAME_SINCE)
-    if namespace == DEFAULT_NAMESPACE and version < DEFAULT_HAS_NAME_SINCE:
-        return ""
-    return namespace
+    """The name as this client's API version knows it."""
+    return api_version(headers).shown(namespace)
 
 
 def _min_lsn(headers: Mapping[str, str]) -> int | None:

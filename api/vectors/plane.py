@@ -4,34 +4,38 @@ Bodies arrive as functions that decode them, so that a big one is decoded and ju
 the event loop. Namespaces are canonical from here on.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from api.errors import NotSupported
 from api.ports import Reads, Writes
 from api.vectors.bodies import judged
 from api.vectors.outcome import existed_before
-from core.errors import AlreadyExists, InvalidRequest, NotFound
+from core.errors import AlreadyExists, CorruptData, InvalidRequest, NotFound, Unavailable
+from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.limits import FETCH_IDS_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
-from core.operations import DeleteNamespace, Operation
+from core.operations import DeleteNamespace, Operation, UpdateById
 from core.records import Record
 from infra.catalog.model import Caller
 from ingest import validate
 from ingest.bodies import (
     CreateNamespaceBody,
     DeleteBody,
+    FetchByMetadataBody,
     QueryBody,
     StatsBody,
     UpdateBody,
     UpsertBody,
 )
-from ingest.search import search
+from ingest.search import by_metadata, search
 from ingest.vectors import checked_namespace
 from query.model import (
+    Consistency,
     Cost,
     Freshness,
     Match,
+    MetadataRequest,
     NamespaceResult,
     NamespacesResult,
     NamespaceStats,
@@ -39,6 +43,8 @@ from query.model import (
     ReadOptions,
     StatsResult,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,17 @@ class Written:
 @dataclass(frozen=True, slots=True)
 class Upserted(Written):
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """lsn: None of a dry run, which writes nothing. matched: of an update by filter, how many
+    records matched just before it; None: not known in time.
+    """
+
+    lsn: int | None
+    by_filter: bool
+    matched: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +111,13 @@ class Fetched:
     records: Mapping[str, Record]
     cost: Cost
     freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FetchedPage(Fetched):
+    """In ascending order of ids; `next_token` is None on the last page."""
+
+    next_token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +167,7 @@ class DataPlane:
                 include_metadata=wanted.include_metadata,
                 exhaustive=exhaustive,
                 explain=explain,
+                scan_share=wanted.scan_share,
                 options=call.options,
             ),
         )
@@ -154,14 +179,34 @@ class DataPlane:
         result = await self._reads.fetch(call.index, name, wanted, call.options)
         return Fetched(name, result.records, result.cost, result.freshness)
 
-    async def update(self, call: Call, given: Callable[[], UpdateBody]) -> Written:
-        """By filter, too, but the count of matched records is not known at the write."""
+    async def fetch_by_metadata(
+        self, call: Call, given: Callable[[], FetchByMetadataBody]
+    ) -> FetchedPage:
+        body, wanted = await judged(call.body_bytes, given, by_metadata)
+        asked = MetadataRequest(
+            wanted.filter, wanted.limit, body.pagination_token or None, call.options
+        )
+        page = await self._reads.fetch_by_metadata(call.index, wanted.namespace, asked)
+        return FetchedPage(
+            wanted.namespace, page.records, page.cost, page.freshness, page.next_token
+        )
+
+    async def update(self, call: Call, given: Callable[[], UpdateBody]) -> Updated:
+        """By filter it says how many records matched when the write was about to be made. A dry run
+        only counts: `Unavailable` when that cannot be done now. An update by id knows no dry run.
+        """
         body, operation = await judged(
             call.body_bytes, given, lambda b: validate.update(b, call.index)
         )
-        if body.dry_run and body.id is None:
-            raise NotSupported("This server cannot count what a filter matches: leave out dryRun")
-        return Written(await self._write(call, checked_namespace(body.namespace), operation))
+        namespace = checked_namespace(body.namespace)
+        if isinstance(operation, UpdateById):
+            return Updated(await self._write(call, namespace, operation), by_filter=False)
+        if body.dry_run:
+            count = await self._count(call, namespace, operation.filter)
+            return Updated(None, by_filter=True, matched=count)
+        matched = await self._count_if_possible(call, namespace, operation.filter)
+        lsn = await self._write(call, namespace, operation)
+        return Updated(lsn, by_filter=True, matched=matched)
 
     async def delete(self, call: Call, given: Callable[[], DeleteBody]) -> Decided:
         """`NotFound` if the namespace did not exist at the moment of the deletion in the log."""
@@ -213,6 +258,19 @@ class DataPlane:
     async def delete_namespace(self, call: Call, name: str) -> Decided:
         """`NotFound` if it did not exist at the moment of the deletion in the log."""
         return await self._deleted(call, _named(name), DeleteNamespace())
+
+    async def _count(self, call: Call, namespace: str, condition: Filter) -> int:
+        """Having seen every write that was acknowledged before."""
+        strong = ReadOptions(Consistency.STRONG)
+        return (await self._reads.count_matching(call.index, namespace, condition, strong)).count
+
+    async def _count_if_possible(self, call: Call, namespace: str, condition: Filter) -> int | None:
+        """A write needs the log, and neither the freshness layer nor the store."""
+        try:
+            return await self._count(call, namespace, condition)
+        except (Unavailable, CorruptData) as error:
+            log.warning("how many records an update by filter matches is not known: %s", error)
+            return None
 
     async def _deleted(self, call: Call, namespace: str, operation: Operation) -> Decided:
         lsn = await self._write(call, namespace, operation)

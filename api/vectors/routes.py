@@ -12,7 +12,14 @@ from api.vectors.calls import RestCalls
 from api.vectors.plane import DataPlane
 from core.errors import InvalidRequest
 from core.limits import LIST_LIMIT_MAX
-from ingest.bodies import DeleteBody, QueryBody, StatsBody, UpdateBody, UpsertBody
+from ingest.bodies import (
+    DeleteBody,
+    FetchByMetadataBody,
+    QueryBody,
+    StatsBody,
+    UpdateBody,
+    UpsertBody,
+)
 
 
 class VectorRoutes:
@@ -28,6 +35,7 @@ class VectorRoutes:
         routes.add_route("/vectors/upsert", self.upsert, methods=["POST"])
         routes.add_route("/query", self.query, methods=["POST"])
         routes.add_route("/vectors/fetch", self.fetch, methods=["GET"])
+        routes.add_route("/vectors/fetch_by_metadata", self.fetch_by_metadata, methods=["POST"])
         routes.add_route("/vectors/update", self.update, methods=["POST"])
         routes.add_route("/vectors/delete", self.delete, methods=["POST"])
         routes.add_route("/vectors/list", self.list, methods=["GET"])
@@ -60,10 +68,23 @@ class VectorRoutes:
         answer = answers.fetch_body(found.records, shown, found.cost)
         return answers.raw_response(answer, headers.seen(found.freshness))
 
+    async def fetch_by_metadata(self, request: Request) -> Response:
+        call, body = await self._calls.to_read(request)
+        found = await self._plane.fetch_by_metadata(
+            call, in_json(body, FetchByMetadataBody, self._bytes_max)
+        )
+        shown = headers.shown_namespace(request.headers, found.namespace)
+        answer = answers.fetch_body(found.records, shown, found.cost, found.next_token)
+        return answers.raw_response(answer, headers.seen(found.freshness))
+
     async def update(self, request: Request) -> Response:
         call, body = await self._calls.to_write(request)
         done = await self._plane.update(call, in_json(body, UpdateBody, self._bytes_max))
-        return answers.json_response({}, headers.written(done.lsn))
+        answer = {} if done.matched is None else {"matchedRecords": done.matched}
+        told = {} if done.lsn is None else headers.written(done.lsn)
+        if done.by_filter:
+            told |= headers.decided(done.matched)
+        return answers.json_response(answer, told)
 
     async def delete(self, request: Request) -> Response:
         call, body = await self._calls.to_write(request)

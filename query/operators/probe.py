@@ -52,7 +52,7 @@ class Probe:
         cost.clusters_considered, cost.clusters_pruned = plan.considered, plan.pruned
         cost.rows_considered = plan.total_live
         question = replace(question, trees=question.trees and not plan.everything)
-        wanted = enough_rows(plan.total_live, question.k)
+        wanted = enough_rows(plan.total_live, question.k, question.share)
         ranked = list(plan.ranked)
         wave = list(plan.always)
         cost.clusters_probed += len({piece.place for piece in wave})
@@ -61,7 +61,9 @@ class Probe:
         while wave:
             scans += await self._scan(wave, question)
             live, selected = sum(s.live for s in scans), sum(s.selected for s in scans)
-            if not ranked or has_enough(plan.total_live, live, selected, question.k):
+            if not ranked or has_enough(
+                plan.total_live, live, selected, question.k, question.share
+            ):
                 break
             # a filter lets few rows pass: each wave doubles what has been seen
             wave = self._take(plan, ranked, max(live, wanted))

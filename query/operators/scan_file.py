@@ -23,7 +23,7 @@ TREE_NODES_PER_MATCH = 400
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """k: candidates wanted of each file. touched: sorted unique id hashes above the manifest, None
-    if too many to know. trees: whether Annoy may choose candidates.
+    if too many to know. trees: whether Annoy may choose candidates. share: as `enough_rows` has it.
     """
 
     target: Target
@@ -31,6 +31,7 @@ class Question:
     k: int
     touched: Hashes | None
     trees: bool
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

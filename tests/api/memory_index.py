@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.errors import NotFound, Unavailable
+from core.errors import FirnError, NotFound, Unavailable
+from core.filters.model import Filter
 from core.filters.row import matches
 from core.indexes import IndexInfo
 from core.metric import exact_scores
@@ -26,10 +27,13 @@ from core.sparse import SparseColumns
 from query.model import (
     DEFAULT_READ,
     Cost,
+    CountResult,
+    FetchPageResult,
     FetchResult,
     Freshness,
     ListResult,
     Match,
+    MetadataRequest,
     NamespaceResult,
     NamespacesResult,
     NamespaceStats,
@@ -53,6 +57,7 @@ class MemoryIndex:
     freshness_flags: dict[str, bool] = field(default_factory=dict)
     fail_with: Exception | None = None
     fail_outcome_with: Unavailable | None = None
+    fail_count_with: FirnError | None = None
     last_options: ReadOptions = DEFAULT_READ
 
     async def write(
@@ -117,6 +122,24 @@ class MemoryIndex:
         found = {i: records[i] for i in ids if i in records}
         return FetchResult(found, self._freshness(), Cost())
 
+    async def fetch_by_metadata(
+        self, index: IndexInfo, namespace: str, request: MetadataRequest
+    ) -> FetchPageResult:
+        self._read(request.options)
+        found = self._matching(index, namespace, request.filter)
+        page, following = _page(list(found), request.limit, request.token)
+        records = {record_id: found[record_id] for record_id in page}
+        return FetchPageResult(records, following, self._freshness(), Cost())
+
+    async def count_matching(
+        self, index: IndexInfo, namespace: str, condition: Filter, options: ReadOptions
+    ) -> CountResult:
+        self._read(options)
+        if self.fail_count_with is not None:
+            raise self.fail_count_with
+        found = self._matching(index, namespace, condition)
+        return CountResult(len(found), self._freshness(), Cost())
+
     async def list_ids(
         self,
         index: IndexInfo,
@@ -166,6 +189,10 @@ class MemoryIndex:
         if self.fail_outcome_with is not None:
             raise self.fail_outcome_with
         return WriteOutcome(lsn, self.outcomes.get(request_id))
+
+    def _matching(self, index: IndexInfo, namespace: str, condition: Filter) -> dict[str, Record]:
+        records = self._records(index, namespace)
+        return {i: r for i, r in records.items() if matches(condition, r.metadata)}
 
     def _records(self, index: IndexInfo, namespace: str) -> dict[str, Record]:
         return self.tables.get((index.index_id, namespace), {})

@@ -94,14 +94,62 @@ async def test_update_by_id_and_by_filter(index: Index) -> None:
     assert (changed.status_code, changed.json()) == (200, {})
     assert changed.headers["x-pinecone-request-lsn"] == "1"
     by_filter = {"filter": {"kind": {"$eq": "x"}}, "setMetadata": {"seen": True}}
-    assert (await index.post("/vectors/update", by_filter)).status_code == 200
+    counted = await index.post("/vectors/update", {**by_filter, "dryRun": True})
+    assert (counted.status_code, counted.json()) == (200, {"matchedRecords": 1})
+    assert "x-pinecone-request-lsn" not in counted.headers, "nothing is written"
+    written = await index.post("/vectors/update", by_filter)
+    assert written.json() == {"matchedRecords": 1}
+    assert written.headers["x-pinecone-request-lsn"] == "2"
+    assert "x-firndb-outcome" not in written.headers
     fetched = (await index.get("/vectors/fetch", params={"ids": ["a", "b"]})).json()["vectors"]
     assert fetched["a"]["metadata"] == {"kind": "x", "n": 1, "seen": True}
     assert fetched["b"]["metadata"] == {"kind": "y"}
-    counting = await index.post("/vectors/update", {**by_filter, "dryRun": True})
-    assert refused(counting)[:2] == (501, 12)
-    unknown = await index.post("/vectors/update", {"id": "nobody", "setMetadata": {"z": 1}})
-    assert unknown.status_code == 200
+    unknown = {"id": "nobody", "setMetadata": {"z": 1}, "dryRun": True}
+    by_id = await index.post("/vectors/update", unknown)
+    assert (by_id.status_code, by_id.json()) == (200, {})
+    assert by_id.headers["x-pinecone-request-lsn"] == "3", "an update by id knows no dry run"
+
+
+async def test_an_update_by_filter_that_cannot_be_counted_is_written_all_the_same(
+    index: Index,
+) -> None:
+    await index.post("/vectors/upsert", {"vectors": [A]})
+    by_filter = {"filter": {"kind": "x"}, "setMetadata": {"seen": True}}
+    for error in (Unavailable("freshness is away"), CorruptData("a file is damaged")):
+        index.gateway.memory.fail_count_with = error
+        answer = await index.post("/vectors/update", by_filter)
+        assert (answer.status_code, answer.json()) == (200, {})
+        assert answer.headers["x-firndb-outcome"] == "unknown"
+    fetched = (await index.get("/vectors/fetch", params={"ids": "a"})).json()["vectors"]
+    assert fetched["a"]["metadata"]["seen"] is True
+    index.gateway.memory.fail_count_with = DeadlineExceeded("freshness lags")
+    dry = await index.post("/vectors/update", {**by_filter, "dryRun": True})
+    assert refused(dry)[0] == 504, "a dry run has nothing else to tell"
+
+
+async def test_an_update_by_filter_counts_what_was_acknowledged_before(index: Index) -> None:
+    await index.post("/vectors/update", {"filter": {"kind": "x"}, "setMetadata": {"a": 1}})
+    assert index.gateway.memory.last_options.consistency is Consistency.STRONG
+
+
+async def test_records_are_fetched_by_their_metadata(index: Index) -> None:
+    vectors = [{**A, "id": f"r{n}", "metadata": {"even": n % 2 == 0}} for n in range(7)]
+    await index.post("/vectors/upsert", {"vectors": vectors, "namespace": "ns"})
+    asked = {"filter": {"even": True}, "namespace": "ns", "limit": 3}
+    first = await index.post("/vectors/fetch_by_metadata", asked)
+    assert first.headers["x-pinecone-max-indexed-lsn"] == "0"
+    body = first.json()
+    token = body.pop("pagination")["next"]
+    assert body == {
+        "vectors": {f"r{n}": vectors[n] for n in (0, 2, 4)},
+        "namespace": "ns",
+        "usage": {"readUnits": 1},
+    }
+    rest = await index.post("/vectors/fetch_by_metadata", {**asked, "paginationToken": token})
+    assert list(rest.json()["vectors"]) == ["r6"]
+    assert "pagination" not in rest.json()
+    nothing = await index.post("/vectors/fetch_by_metadata", {"filter": {"even": True}})
+    assert nothing.json()["vectors"] == {}
 
 
 async def test_delete_by_ids_filter_and_all(index: Index) -> None:
@@ -213,9 +261,14 @@ MISTAKES = [
     ("/query", {"vector": [1, 2, 3], "topK": 10001}, "topK"),
     ("/query", {"vector": [1, 2, 3]}, "topK"),
     ("/query", {"vector": [1, 2, 3], "topK": 1, "filter": {"a": {"$bogus": 1}}}, "$bogus"),
-    ("/query", {"vector": [1, 2, 3], "id": "a", "topK": 1}, "not both"),
+    ("/query", {"vector": [1, 2, 3], "id": "a", "topK": 1}, "both 'ID' and 'vector'"),
     ("/vectors/delete", {}, "ids, filter or deleteAll"),
     ("/vectors/delete", {"filter": {}}, "empty"),
+    ("/vectors/fetch_by_metadata", {}, "Empty filter"),
+    ("/vectors/fetch_by_metadata", {"filter": {}}, "Empty filter"),
+    ("/vectors/fetch_by_metadata", {"filter": {"a": {"$bogus": 1}}}, "$bogus"),
+    ("/vectors/fetch_by_metadata", {"filter": {"a": 1}, "limit": 0}, "between 1 and 10000"),
+    ("/vectors/fetch_by_metadata", {"filter": {"a": 1}, "limit": 10001}, "between 1 and 10000"),
     ("/vectors/update", {"id": "a"}, "must give"),
 ]
 

@@ -209,9 +209,9 @@ def test_an_update_by_filter() -> None:
         ({"id": "a", "values": [0, 0, 0]}, "non-zero"),
         ({"id": "a", "setMetadata": {"x": None}}, "null"),
         ({"id": "a", "filter": {"x": 1}, "setMetadata": {"x": 1}}, "not by both"),
-        ({"filter": {}, "setMetadata": {"x": 1}}, "not be empty"),
+        ({"filter": {}, "setMetadata": {"x": 1}}, "empty metadata filter"),
         ({"filter": {"x": 1}}, "setMetadata"),
-        ({"filter": {"x": 1}, "values": [1, 2, 3], "setMetadata": {"x": 1}}, "only set metadata"),
+        ({"filter": {"x": 1}, "values": [1, 2, 3]}, "does not support updating vector values"),
         ({"filter": {"x": {"$bad": 1}}, "setMetadata": {"x": 1}}, "$bad"),
         ({"id": "a", "sparseValues": {"indices": [1], "values": [1]}}, "not support sparse"),
     ],
@@ -235,10 +235,10 @@ def test_deletes() -> None:
     [
         ({}, "ids, filter or deleteAll"),
         ({"ids": []}, "ids, filter or deleteAll"),
-        ({"filter": {}}, "must not be empty"),
-        ({"ids": ["a"], "filter": {}}, "must not be empty"),
-        ({"deleteAll": True, "ids": ["a"]}, "cannot be combined"),
-        ({"deleteAll": True, "filter": {"x": 1}}, "cannot be combined"),
+        ({"filter": {}}, "empty metadata filter"),
+        ({"ids": ["a"], "filter": {}}, "empty metadata filter"),
+        ({"deleteAll": True, "ids": ["a"]}, "No explicit IDs"),
+        ({"deleteAll": True, "filter": {"x": 1}}, "No filter allowed"),
         ({"ids": ["a"] * 1001}, "1001"),
         ({"ids": ["ä"]}, "ASCII"),
         ({"ids": "a"}, "ids"),
@@ -271,6 +271,8 @@ def test_a_query_by_vector() -> None:
     assert asked.filter == parse_filter({"x": 1})
     assert (asked.namespace, asked.id, asked.sparse) == ("__default__", None, None)
     assert (asked.include_metadata, asked.include_values) == (True, False)
+    assert asked.scan_share == 1.0
+    assert query(topK=1, vector=[1, 2, 3], scanFactor=1, maxCandidates=10).scan_share == 0.25
 
 
 def test_other_queries() -> None:
@@ -291,7 +293,12 @@ def test_other_queries() -> None:
         (DENSE, {"topK": 10001, "vector": [1, 2, 3]}, "between 1 and 10000"),
         (DENSE, {"topK": True, "vector": [1, 2, 3]}, "topK"),
         (DENSE, {"topK": 1}, "vector or id"),
-        (DENSE, {"topK": 1, "id": "a", "vector": [1, 2, 3]}, "not both"),
+        (DENSE, {"topK": 1, "id": "a", "vector": [1, 2, 3]}, "both 'ID' and 'vector'"),
+        (DENSE, {"topK": 1, "id": "a", "scanFactor": 0.4}, "between 0.5 and 4.0"),
+        (DENSE, {"topK": 1, "id": "a", "scanFactor": 4.1}, "between 0.5 and 4.0"),
+        (DENSE, {"topK": 9, "id": "a", "maxCandidates": 8}, "between topK and 100000"),
+        (DENSE, {"topK": 9, "id": "a", "maxCandidates": 100_001}, "between topK and 100000"),
+        (SPARSE, {"topK": 1, "id": "a", "scanFactor": 1}, "dense indexes only"),
         (DENSE, {"topK": 1, "vector": [1, 2]}, "dimension"),
         (DENSE, {"topK": 1, "vector": [1e39, 1, 2]}, "32-bit"),
         (DENSE, {"topK": 1, "id": "a", "filter": {"x": {"$gt": "a"}}}, "$gt"),
@@ -300,7 +307,7 @@ def test_other_queries() -> None:
         (
             HYBRID,
             {"topK": 1, "id": "a", "sparseVector": {"indices": [1], "values": [1]}},
-            "not both",
+            "both 'ID' and 'sparse_vector'",
         ),
         (
             DENSE,

@@ -156,6 +156,19 @@ async def test_probing_finds_the_neighbours(world: World) -> None:
     assert cost.rows_scanned <= ROWS / 1000, "only selected rows are scored"
 
 
+async def test_a_quarter_of_the_work_looks_at_fewer_rows(world: World) -> None:
+    vectors = points(ROWS, seed=7)
+    await clustered(world, vectors, clusters=60)
+    query = points(1, seed=99)[0]
+    scanned = []
+    for share in (1.0, 0.25):
+        request = QueryRequest(10, query, scan_share=share)
+        scanned.append((await world.service.query(INFO, "n", request)).cost.rows_scanned)
+    assert scanned[1] < 0.5 * scanned[0]
+    request = QueryRequest(10, query, scan_share=0.25, exhaustive=True)
+    assert (await world.service.query(INFO, "n", request)).cost.rows_scanned == ROWS
+
+
 async def test_of_deltas_only_the_groups_of_probed_clusters_are_read(world: World) -> None:
     """At stake: two fifths of all rows are in deltas. If they all counted as probed, no room would
     be left for clusters. Rows that belong to no cluster are looked at; filters and `exhaustive`

@@ -60,6 +60,21 @@ class FetchAnswer(AnswerShape):
     usage: Usage
 
 
+class FetchPageAnswer(AnswerShape):
+    """Records by id, in ascending order; `pagination` is not there on the last page."""
+
+    vectors: dict[str, ShownVector]
+    namespace: str
+    usage: Usage
+    pagination: Pagination | UnsetType = UNSET
+
+
+class UpdateAnswer(AnswerShape, rename="camel"):
+    """`matchedRecords` is there after an update by filter: how many matched just before it."""
+
+    matched_records: int | UnsetType = UNSET
+
+
 class ListedId(AnswerShape):
     id: str
 

@@ -4,14 +4,23 @@ from api.openapi import parameters as p
 from api.openapi.answers.shape import Empty
 from api.openapi.answers.vectors import (
     FetchAnswer,
+    FetchPageAnswer,
     ListAnswer,
     QueryAnswer,
     StatsAnswer,
+    UpdateAnswer,
     UpsertAnswer,
 )
 from api.openapi.operation import Access, Answer, Operation, Parameter
 from core.limits import FETCH_IDS_MAX
-from ingest.bodies import DeleteBody, QueryBody, StatsBody, UpdateBody, UpsertBody
+from ingest.bodies import (
+    DeleteBody,
+    FetchByMetadataBody,
+    QueryBody,
+    StatsBody,
+    UpdateBody,
+    UpsertBody,
+)
 
 TAG = "Records"
 
@@ -65,14 +74,24 @@ OPERATIONS = (
     ),
     Operation(
         "POST",
+        "/vectors/fetch_by_metadata",
+        "fetchVectorsByMetadata",
+        "Get the records that match a filter, a page at a time",
+        TAG,
+        Access.READ,
+        {200: Answer("A page, in the order of ids", FetchPageAnswer, p.SEEN)},
+        request=FetchByMetadataBody,
+        parameters=p.READ,
+    ),
+    Operation(
+        "POST",
         "/vectors/update",
         "updateVectors",
         "Change one record by its id, or the metadata of all that match a filter",
         TAG,
         Access.WRITE,
-        {200: Answer("It is written", Empty, p.WRITTEN)},
+        {200: Answer("It is written; a dry run is counted", UpdateAnswer, p.DECIDED)},
         request=UpdateBody,
-        errors=(501,),
     ),
     Operation(
         "POST",
