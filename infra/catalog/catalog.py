@@ -52,7 +52,7 @@ class Catalog(Accounts):
         def work(connection: Connection) -> CatalogIndex:
             taken = sa.select(INDEXES.c.index_id).where(_LIVING, *_named(project_id, new.name))
             if connection.execute(taken).first() is not None:
-                raise AlreadyExists("Resource already exists")
+                raise AlreadyExists(f"Resource {new.name} already exists")
             self.quotas.indexes.check(connection, project_id, living)
             port = None if ports is None else _free_port(connection, ports, ())
             values = {
@@ -70,17 +70,17 @@ class Catalog(Accounts):
                 "created_ms": self._clock.now_ms(),
             }
             connection.execute(sa.insert(INDEXES).values(values))
-            return _living(connection, INDEXES.c.index_id == values["index_id"])
+            return _living(connection, new.name, INDEXES.c.index_id == values["index_id"])
 
         try:
             return await self._database.write(work)
         except sa.exc.IntegrityError as error:
-            raise AlreadyExists("Resource already exists") from error
+            raise AlreadyExists(f"Resource {new.name} already exists") from error
 
     async def index(self, project_id: str, name: str) -> CatalogIndex:
         """The living index of that name; `NotFound`."""
         return await self._database.read(
-            lambda connection: _living(connection, *_named(project_id, name))
+            lambda connection: _living(connection, name, *_named(project_id, name))
         )
 
     async def index_by_id(self, index_id: str) -> CatalogIndex | None:
@@ -103,7 +103,7 @@ class Catalog(Accounts):
         """
 
         def work(connection: Connection) -> CatalogIndex:
-            before = _living(connection, *_named(project_id, name), lock=True)
+            before = _living(connection, name, *_named(project_id, name), lock=True)
             after = change(before)
             connection.execute(
                 sa.update(INDEXES)
@@ -123,7 +123,7 @@ class Catalog(Accounts):
         """
 
         def work(connection: Connection) -> CatalogIndex:
-            index = _living(connection, *_named(project_id, name), lock=True)
+            index = _living(connection, name, *_named(project_id, name), lock=True)
             if index.deletion_protection:
                 raise Forbidden(
                     "Deletion protection is enabled for this index. "
@@ -157,7 +157,7 @@ class Catalog(Accounts):
             connection.execute(
                 sa.update(INDEXES).where(INDEXES.c.index_id == index_id).values(port=port)
             )
-            return _living(connection, INDEXES.c.index_id == index_id)
+            return _living(connection, index_id, INDEXES.c.index_id == index_id)
 
         return await self._database.write(work)
 
@@ -206,12 +206,13 @@ def _named(project_id: str, name: str) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _living(
-    connection: Connection, *where: sa.ColumnElement[bool], lock: bool = False
+    connection: Connection, what: str, *where: sa.ColumnElement[bool], lock: bool = False
 ) -> CatalogIndex:
+    """`what` is the name or id that the error tells."""
     statement = sa.select(INDEXES).where(_LIVING, *where)
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
-        raise NotFound("Resource not found")
+        raise NotFound(f"Resource {what} not found")
     return rows.index_of(row)
 
 

@@ -225,6 +225,7 @@ async def test_a_taken_name_is_a_conflict_also_for_those_who_ask_at_once(gateway
     assert sorted(a.status_code for a in answers) == [201] + [409] * 7
     refused = next(a for a in answers if a.status_code == 409)
     assert error_code(refused) == (409, "ALREADY_EXISTS")
+    assert refused.json()["error"]["message"] == "Resource movies already exists"
 
 
 @pytest.mark.parametrize("body", [b'{"name": ', b'{"name": "\xff"}'])
