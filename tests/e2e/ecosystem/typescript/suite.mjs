@@ -98,6 +98,20 @@ describe('records', () => {
     });
   });
 
+  test('by metadata: fetch and update', async () => {
+    await withIndex(async (index) => {
+      await index.upsert({ records });
+      const drama = await index.fetchByMetadata({ filter: { genre: 'drama' } });
+      assert.deepEqual(Object.keys(drama.records).sort(), ['doc1#a', 'doc2#a']);
+      await index.update({ filter: { genre: 'drama' }, metadata: { seen: true } });
+      const seen = await index.fetchByMetadata({ filter: { seen: true }, limit: 1 });
+      assert.equal(Object.keys(seen.records).length, 1);
+      const filter = { seen: true };
+      const rest = await index.fetchByMetadata({ filter, paginationToken: seen.pagination.next });
+      assert.equal(Object.keys(rest.records).length, 1);
+    });
+  });
+
   test('ids are listed page by page', async () => {
     await withIndex(async (index) => {
       const many = Array.from({ length: 25 }, (_, i) => ({ id: `doc#${String(i).padStart(2, '0')}`, values: [1, i, 0] }));
