@@ -10,7 +10,7 @@ ECOSYSTEM_SUITES := tests/e2e/ecosystem
 CLIENTS := $(CLIENT_VERSIONS:%=.clients/%/.installed) $(ECOSYSTEM:%=.clients/%/.installed) .clients/typescript/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help check install lock run demo test test-long lint format types bench bench-builder bench-namespaces services services-stop clients clean
+.PHONY: help check install lock proto run demo test test-long lint format types bench bench-builder bench-namespaces services services-stop clients clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 lock: ## Lock the versions of all dependencies anew
 	$(BIN)/pip-compile --quiet --strip-extras --all-extras --no-emit-index-url --no-emit-trusted-host \
 	  --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+
+proto: install ## Generate the gRPC messages anew, after a change of api/grpc/vector_service.proto
+	$(BIN)/python -m api.grpc.generate
 
 run: install ## Serve: make run ARGS="--port 9000 --data DIR --api-key KEY"
 	$(BIN)/firndb serve $(ARGS)

@@ -1,5 +1,6 @@
 """The gateway: every route behind one ASGI app, served on the control port and on index ports."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,17 @@ from api.control.changes import Changes
 from api.control.routes import IndexRoutes
 from api.edge import Edge
 from api.errors import WrongMethod, response_to
+from api.grpc.edge import GrpcEdge
+from api.grpc.server import GrpcServer
+from api.grpc.service import VectorService
 from api.health import health_router
+from api.in_flight import InFlight
 from api.living import LivingIndexes
 from api.openapi.routes import openapi_router
 from api.ports import Reads, Writes
+from api.relay import Relays
 from api.routing import Router
-from api.server import HttpServer, IndexServers, bind_control
+from api.server import STOP_S, HttpServer, IndexServers, bind_control
 from api.vectors.calls import RestCalls
 from api.vectors.namespaces import NamespaceRoutes
 from api.vectors.plane import DataPlane
@@ -59,17 +65,33 @@ class Gateway:
     def __init__(self, parts: GatewayParts) -> None:
         self._settings = parts.settings
         self._living = LivingIndexes(parts.catalog, parts.settings)
+        relays, in_flight = Relays(), InFlight()
         # The server wraps the app, whose control plane opens index ports on the server.
-        self._http = HttpServer(self._serve)
+        self._http = HttpServer(self._serve, relays)
         self._indexes = IndexServers(
             self._http, parts.catalog, self._living, parts.settings, sole=parts.sole
         )
-        self.app: ASGIApp = build_app(parts, self._living, self._indexes)
+        router = Router(Gate(parts.callers), self._living)
+        plane = DataPlane(parts.writes, parts.reads)
+        self.app: ASGIApp = build_app(parts, self._living, self._indexes, router, plane, in_flight)
+        self._grpc = GrpcServer(
+            GrpcEdge(
+                router,
+                relays.origins,
+                in_flight,
+                parts.metrics,
+                parts.settings.consistency_deadline_s,
+            ),
+            VectorService(plane, parts.settings.max_request_bytes).methods(),
+            relays,
+            parts.settings.max_request_bytes,
+        )
 
     async def start(self) -> int:
         """Returns the control port. `ConfigError` when a port cannot be had."""
         listener = bind_control(self._settings)
         port: int = listener.getsockname()[1]
+        await self._grpc.start()
         await self._http.start(listener)
         await self._indexes.start()
         return port
@@ -77,7 +99,7 @@ class Gateway:
     async def stop(self) -> None:
         """Let running requests finish, then close every socket."""
         await self._indexes.stop()
-        await self._http.stop()
+        await asyncio.gather(self._grpc.stop(STOP_S), self._http.stop())
 
     async def follow_once(self) -> None:
         """Notice at once which indexes other processes created and deleted."""
@@ -87,12 +109,18 @@ class Gateway:
         await self.app(scope, receive, send)
 
 
-def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers) -> ASGIApp:
+def build_app(
+    parts: GatewayParts,
+    living: LivingIndexes,
+    servers: IndexServers,
+    router: Router,
+    plane: DataPlane,
+    in_flight: InFlight,
+) -> ASGIApp:
     """The app alone, without sockets."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     gate = Gate(parts.callers)
-    calls = RestCalls(Router(gate, living))
-    plane = DataPlane(parts.writes, parts.reads)
+    calls = RestCalls(router)
     bytes_max = parts.settings.max_request_bytes
     settings, catalog = parts.settings, parts.catalog
     audit = AuditLog.of(catalog.database, settings)
@@ -109,7 +137,7 @@ def build_app(parts: GatewayParts, living: LivingIndexes, servers: IndexServers)
     ):
         app.include_router(routes)
     add_error_answers(app)
-    return Edge(app, parts.metrics, bytes_max)
+    return Edge(app, parts.metrics, in_flight, bytes_max)
 
 
 def add_error_answers(app: FastAPI) -> None:

@@ -10,13 +10,12 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import is_data_path, response_to
+from api.in_flight import InFlight
 from core.clock import new_uuid
-from core.errors import DeadlineExceeded, Overloaded, TooLarge
+from core.errors import DeadlineExceeded, TooLarge
 from infra.telemetry import Metrics
 
 REQUEST_ID = "x-pinecone-request-id"
-# Each may hold a body of 4 MiB: 2 GiB at the very worst. Beyond, clients are told to slow down.
-IN_FLIGHT_MAX = 500
 # Those who watch over the process must not take a busy one for a dead one.
 HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")
 # From the request line to the end of the body: who sends slower holds a place for nothing.
@@ -29,10 +28,12 @@ DRAIN_BYTES_MAX = 64 << 20
 class Edge:
     """Wraps the app. The request's id is in `scope["firn.request_id"]`."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_request_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, in_flight: InFlight, max_request_bytes: int
+    ) -> None:
         self._app = app
         self._max_request_bytes = max_request_bytes
-        self._in_flight = 0
+        self._in_flight = in_flight
         self._requests = metrics.counter(
             "firndb_http_requests_total", "Answered requests", ("plane", "status")
         )
@@ -40,7 +41,7 @@ class Edge:
             "firndb_http_request_seconds", "Time from request line to last byte", ("plane",)
         )
         metrics.gauge("firndb_http_requests_in_flight", "Requests being answered now").set_function(
-            lambda: self._in_flight
+            lambda: in_flight.count
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,11 +50,10 @@ class Edge:
             return
         began = time.perf_counter()
         exchange = _Exchange(scope, receive, send, self._max_request_bytes)
-        self._in_flight += 1
         try:
-            await self._answer(exchange)
+            with self._in_flight:
+                await self._answer(exchange)
         finally:
-            self._in_flight -= 1
             plane = "data" if is_data_path(scope["path"]) else "control"
             self._requests.labels(plane, str(exchange.status)).inc()
             self._seconds.labels(plane).observe(time.perf_counter() - began)
@@ -61,8 +61,8 @@ class Edge:
     async def _answer(self, exchange: "_Exchange") -> None:
         scope = exchange.scope
         try:
-            if self._in_flight > IN_FLIGHT_MAX and scope["path"] not in HEALTH_PATHS:
-                raise Overloaded(f"{IN_FLIGHT_MAX} requests are being served; try again soon")
+            if scope["path"] not in HEALTH_PATHS:
+                self._in_flight.check()
             await exchange.check_announced_size()
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:

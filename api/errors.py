@@ -1,4 +1,4 @@
-"""The one place where errors become HTTP: status codes and Pinecone's two shapes of bodies."""
+"""The one place where errors become answers: statuses and Pinecone's two shapes of bodies."""
 
 import logging
 import math
@@ -70,17 +70,26 @@ def is_data_path(path: str) -> bool:
     return any(path == known or path.startswith(known + "/") for known in DATA_PATHS)
 
 
-def response_to(error: Exception, path: str) -> Response:
-    """The answer to a failed request. What is not the caller's to mend is logged, not told."""
+def explained(error: Exception, where: str) -> tuple[Meaning, str, dict[str, str]]:
+    """The meaning, the text for the caller, and headers of the answer to a failed request.
+
+    What is not the caller's to mend is logged, not told; `where` names the request in the log.
+    """
     meaning = meaning_of(error)
     text = str(error)
     if meaning.status == INTERNAL.status:
-        log.error("request to %s failed", path, exc_info=error)
+        log.error("request to %s failed", where, exc_info=error)
         # A damaged object is the operator's to mend, and named by the key that it has in the store.
         text = text if isinstance(error, errors.CorruptData) else INTERNAL_TEXT
     headers = {}
     if isinstance(error, errors.Unavailable):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return meaning, text, headers
+
+
+def response_to(error: Exception, path: str) -> Response:
+    """The answer to a failed HTTP request."""
+    meaning, text, headers = explained(error, path)
     return Response(
         body_of(meaning, text, path),
         status_code=meaning.status,

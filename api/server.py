@@ -14,7 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.living import FRESH_S, LivingIndexes
-from api.protocol import BoundedProtocol
+from api.protocol import BoundedProtocol, RelayingConfig
+from api.relay import Relays
 from core.errors import ConfigError, FailedPrecondition, Unavailable
 from infra.catalog.catalog import Catalog
 from infra.catalog.model import CatalogIndex
@@ -30,24 +31,27 @@ STOP_S = 10
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, with the signals left to the process's owner and sockets added while it runs."""
+    """uvicorn, with the signals left to the process's owner and sockets added while it runs.
 
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                interface="asgi3",
-                http=BoundedProtocol,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=STOP_S,
-            )
+    `relays` get the connections that speak HTTP/2.
+    """
+
+    def __init__(self, app: ASGIApp, relays: Relays | None = None) -> None:
+        config = RelayingConfig(
+            app,
+            interface="asgi3",
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_S,
         )
+        config.relays = relays
+        super().__init__(config)
         self._serving: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager

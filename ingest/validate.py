@@ -40,11 +40,7 @@ _HEX32 = re.compile(r"[0-9a-f]{32}")
 
 def upsert(vectors: Sequence[VectorBody], info: IndexInfo) -> Upsert:
     """`InvalidRequest` if any one of the records is wrong: an upsert is atomic."""
-    if not 1 <= len(vectors) <= UPSERT_RECORDS_MAX:
-        raise InvalidRequest(
-            f"An upsert must contain between 1 and {UPSERT_RECORDS_MAX} vectors, "
-            f"got {len(vectors)}."
-        )
+    check_count(len(vectors))
     ids = [checked_id(vector.id) for vector in vectors]
     dense: Sequence[Vector | None]
     if info.dimension is not None:
@@ -66,6 +62,14 @@ def upsert(vectors: Sequence[VectorBody], info: IndexInfo) -> Upsert:
             ]
         )
     )
+
+
+def check_count(vectors: int) -> None:
+    """`InvalidRequest` for a number of records that no upsert has."""
+    if not 1 <= vectors <= UPSERT_RECORDS_MAX:
+        raise InvalidRequest(
+            f"An upsert must contain between 1 and {UPSERT_RECORDS_MAX} vectors, got {vectors}."
+        )
 
 
 def update(body: Update, info: IndexInfo) -> UpdateById | UpdateByFilter:

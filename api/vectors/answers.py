@@ -15,6 +15,27 @@ from query.model import Cost, Match, NamespaceStats
 # Pinecone names no bound for a fetch. 1,000 records of 1,536 dimensions are 35 MB as JSON.
 FETCH_RESULT_BYTES_MAX = 64 << 20
 
+QUERY_INSTEAD = "ask for a lower topK"
+FETCH_INSTEAD = "fetch fewer ids"
+
+
+class Room:
+    """What is left of an answer's size. `instead`: what to do when it is used up."""
+
+    def __init__(self, bytes_max: int, instead: str) -> None:
+        self._bytes_max = bytes_max
+        self._instead = instead
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """`InvalidRequest` when there is no room for so many bytes more."""
+        self._taken += size
+        if self._taken > self._bytes_max:
+            raise InvalidRequest(
+                f"The result is larger than the maximum of {self._bytes_max} bytes: "
+                f"{self._instead}, or leave out values and metadata"
+            )
+
 
 def json_response(
     body: object, headers: Mapping[str, str] | None = None, status: int = 200
@@ -30,7 +51,7 @@ def raw_response(
 
 def query_body(matches: Iterable[Match], namespace: str, cost: Cost, explain: bool) -> bytes:
     """The answer of a query. `InvalidRequest` beyond Pinecone's 4 MB."""
-    listed = _joined((_match(m) for m in matches), QUERY_RESULT_BYTES_MAX, "ask for a lower topK")
+    listed = _joined((_match(m) for m in matches), Room(QUERY_RESULT_BYTES_MAX, QUERY_INSTEAD))
     rest: dict[str, Any] = {"namespace": namespace, "usage": usage(cost)}
     if explain:
         rest["firndb"] = {"cost": asdict(cost)}
@@ -44,7 +65,7 @@ def fetch_body(
     parts = (
         orjson.dumps(record_id) + b":" + _vector(record) for record_id, record in records.items()
     )
-    listed = _joined(parts, FETCH_RESULT_BYTES_MAX, "fetch fewer ids")
+    listed = _joined(parts, Room(FETCH_RESULT_BYTES_MAX, FETCH_INSTEAD))
     rest: dict[str, Any] = {"namespace": namespace, "usage": usage(cost)}
     if next_token is not None:
         rest["pagination"] = {"next": next_token}
@@ -63,16 +84,10 @@ def namespace_body(namespace: NamespaceStats, name: str) -> dict[str, Any]:
     }
 
 
-def _joined(parts: Iterable[bytes], bytes_max: int, instead: str) -> bytes:
+def _joined(parts: Iterable[bytes], room: Room) -> bytes:
     kept: list[bytes] = []
-    size = 0
     for part in parts:
-        size += len(part) + 1
-        if size > bytes_max:
-            raise InvalidRequest(
-                f"The result is larger than the maximum of {bytes_max} bytes: {instead}, or leave "
-                "out values and metadata"
-            )
+        room.take(len(part) + 1)
         kept.append(part)
     return b",".join(kept)
 

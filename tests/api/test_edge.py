@@ -113,7 +113,7 @@ async def test_every_answer_has_an_id_of_its_own(gateway: Running) -> None:
 async def test_beyond_the_bound_of_requests_in_flight_clients_are_told_to_slow_down(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.edge.IN_FLIGHT_MAX", 4)
+    monkeypatch.setattr("api.in_flight.IN_FLIGHT_MAX", 4)
     host = (await gateway.create())["host"]
     arrived, release = asyncio.Semaphore(0), asyncio.Event()
     query = gateway.memory.query

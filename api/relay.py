@@ -1,0 +1,179 @@
+"""Hands HTTP/2 connections on to the gRPC server, byte for byte, with back-pressure both ways.
+
+The near side of a relay is the client's connection, taken over from the HTTP server, the far side
+one to the gRPC server. What one cannot write any more, the other does not read.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# What a connection is known by to the gRPC server, when a host has its name: set by the relay only.
+AUTHORITY = "x-firndb-authority"
+# Each may keep as much in either direction, besides the sockets' own buffers.
+BUFFER_BYTES = 256 << 10
+RELAYS_MAX = 1000
+# What a client gets to take in the last words of a connection that ends.
+FLUSH_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a relayed connection came in: the port that the client connected to."""
+
+    port: int
+
+
+class Origins:
+    """The relayed connections, by the address that the gRPC server knows them by."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[int, Origin] = {}
+
+    def of(self, peer: str) -> Origin | None:
+        """peer: as gRPC writes it, `ipv4:127.0.0.1:40000`. None: it did not come by the relay."""
+        port = peer.rpartition(":")[2]
+        return self._by_port.get(int(port)) if port.isdigit() else None
+
+    def add(self, port: int, origin: Origin) -> None:
+        self._by_port[port] = origin
+
+    def remove(self, port: int) -> None:
+        self._by_port.pop(port, None)
+
+
+class Relays:
+    """All relayed connections of the process. `to`: the gRPC server's address, once it listens."""
+
+    def __init__(self) -> None:
+        self.origins = Origins()
+        self.to: tuple[str, int] | None = None
+        self._open: set[_Relay] = set()
+        self._none_open = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def take(self, near: asyncio.Transport, first: bytes) -> None:
+        """Go on with a client's connection, of which `first` is read already."""
+        if self.to is None or len(self._open) >= RELAYS_MAX:
+            near.abort()
+            return
+        relay = _Relay(near, first, self.origins, self._ended)
+        self._open.add(relay)
+        self._none_open.clear()
+        relay.start(self.to)
+
+    async def stop(self) -> None:
+        """Take no more, and close what is open; what is on its way to clients is still sent."""
+        self.to = None
+        for relay in tuple(self._open):
+            relay.close()
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._none_open.wait(), 2 * FLUSH_S)
+
+    def _ended(self, relay: "_Relay") -> None:
+        self._open.discard(relay)
+        if not self._open:
+            self._none_open.set()
+
+
+class _Side(asyncio.Protocol):
+    """One of a relay's two connections; `other` is None until the second one is made."""
+
+    def __init__(self, made: Callable[[asyncio.Transport], None], lost: Callable[[], None]) -> None:
+        self._made = made
+        self._lost = lost
+        self.other: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.write(data)
+
+    def pause_writing(self) -> None:
+        if self.other is not None and not self.other.is_closing():
+            self.other.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and not self.other.is_closing():
+            self.other.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
+
+
+class _Relay:
+    def __init__(
+        self,
+        near: asyncio.Transport,
+        first: bytes,
+        origins: Origins,
+        ended: Callable[["_Relay"], None],
+    ) -> None:
+        self._near = near
+        self._far: asyncio.Transport | None = None
+        self._first = first
+        self._origins = origins
+        self._ended = ended
+        self._near_side = _Side(lambda _: None, self._near_lost)
+        self._far_side = _Side(self._far_made, self._far_lost)
+        self._far_side.other = near
+        self._far_port = 0
+        self._connecting: asyncio.Task[None] | None = None
+        self._flushed: asyncio.TimerHandle | None = None
+
+    def start(self, to: tuple[str, int]) -> None:
+        self._near.pause_reading()  # until there is somewhere to write it
+        self._near.set_protocol(self._near_side)
+        self._near.set_write_buffer_limits(high=BUFFER_BYTES)
+        self._connecting = asyncio.create_task(self._connect(to))
+
+    def close(self) -> None:
+        """Send what is still on its way to the client, then end both connections."""
+        if self._far is not None:
+            self._far.abort()
+        if self._flushed is None and not self._near.is_closing():
+            self._flushed = asyncio.get_running_loop().call_later(FLUSH_S, self._near.abort)
+            self._near.close()
+
+    async def _connect(self, to: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await loop.create_connection(lambda: self._far_side, *to)
+        except OSError as error:  # a timeout is one, too
+            log.error("the gRPC server does not take a connection: %r", error)
+            self._near.abort()
+
+    def _far_made(self, far: asyncio.Transport) -> None:
+        if self._near.is_closing():
+            far.abort()
+            return
+        self._far = self._near_side.other = far
+        far.set_write_buffer_limits(high=BUFFER_BYTES)
+        self._far_port = far.get_extra_info("sockname")[1]
+        _address, port = self._near.get_extra_info("sockname")[:2]
+        self._origins.add(self._far_port, Origin(port))
+        far.write(self._first)
+        self._near.resume_reading()
+
+    def _near_lost(self) -> None:
+        if self._flushed is not None:
+            self._flushed.cancel()
+        if self._far is not None:
+            self._far.abort()
+        self._ended(self)
+
+    def _far_lost(self) -> None:
+        self._origins.remove(self._far_port)
+        self.close()
