@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ class _Side(asyncio.Protocol):
         self.other: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._made(transport)
+        self._made(cast(asyncio.Transport, transport))  # uvloop's are no subclasses of it
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None:
