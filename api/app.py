@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auth import Gate
+from api.control.accounts import AccountRoutes
 from api.control.audit import AuditRoutes
 from api.control.changes import Changes
 from api.control.routes import IndexRoutes
@@ -130,6 +131,7 @@ def build_app(
         VectorRoutes(calls, plane, bytes_max).router(),
         NamespaceRoutes(calls, plane, bytes_max).router(),
         indexes.router(),
+        AccountRoutes(gate, changes, catalog, parts.callers).router(),
         AuditRoutes(gate, audit).router(),
         health_router(parts.metrics, parts.not_ready),
         openapi_router(),

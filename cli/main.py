@@ -10,6 +10,7 @@ import click
 from cli.asking import ask as _ask
 from cli.asking import ask_with_bar as _ask_with_bar
 from cli.asking import data_option, namespace_option
+from cli.commands_accounts import audit, keys, projects
 from cli.commands_erasure import gc, purge
 from cli.commands_snapshots import branch, restore, snapshot
 from cli.output import (
@@ -20,7 +21,6 @@ from cli.output import (
     print_settings,
     print_table,
 )
-from infra.catalog.model import KeyRole
 from infra.settings import Settings, unknown_variables
 
 supervised_option = click.option("--supervised", is_flag=True, hidden=True)
@@ -237,65 +237,9 @@ cli.add_command(branch)
 cli.add_command(restore)
 cli.add_command(gc)
 cli.add_command(purge)
-
-
-@cli.group()
-def keys() -> None:
-    """API keys: create, list, revoke."""
-
-
-@keys.command("create")
-@click.argument("name", default="")
-@click.option(
-    "--role",
-    type=click.Choice([role.value for role in KeyRole]),
-    default=KeyRole.ADMIN.value,
-    show_default=True,
-    help="admin: everything; read-write: records; read-only: no change at all.",
-)
-@data_option
-@json_option
-@plain_errors
-def keys_create(name: str, role: str, data: Path | None, as_json: bool) -> None:
-    """Make an API key, shown once.
-
-    Only its hash is stored. NAME is for you, to find it again in `firndb keys list`.
-    """
-    made = _ask(data, "keys-create", {"name": name, "role": role})
-    if as_json:
-        print_json(made)
-    else:
-        click.echo(f"{made['key']}\n(id {made['id']}; keep the key, it is not shown again)")
-
-
-@keys.command("list")
-@data_option
-@json_option
-@plain_errors
-def keys_list(data: Path | None, as_json: bool) -> None:
-    """List API keys, without their secrets."""
-    found = _ask(data, "keys-list", {})
-    if as_json:
-        print_json(found)
-    else:
-        print_table(found, ["id", "name", "prefix", "role", "created", "revoked"])
-
-
-@keys.command("revoke")
-@click.argument("key")
-@data_option
-@json_option
-@plain_errors
-def keys_revoke(key: str, data: Path | None, as_json: bool) -> None:
-    """Revoke a key by its id, prefix or name.
-
-    It is refused everywhere within seconds.
-    """
-    done = _ask(data, "keys-revoke", {"wanted": key})
-    if as_json:
-        print_json(done)
-    else:
-        click.echo(f"revoked {done['revoked']}")
+cli.add_command(projects)
+cli.add_command(keys)
+cli.add_command(audit)
 
 
 @cli.command()

@@ -1,7 +1,6 @@
 """`GET /firndb/audit`: the audit log of the caller's project, for its admins."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,6 +10,7 @@ from starlette.responses import Response
 from api.auth import Gate
 from api.control.body import json_response
 from core.errors import InvalidRequest
+from core.times import parse_time, shown_time
 from infra.catalog.audit import PAGE_MAX, AuditEntry, AuditLog
 
 PAGE_DEFAULT = 100
@@ -34,10 +34,11 @@ class AuditRoutes:
         limit = PAGE_DEFAULT if limit is None else limit
         if not 1 <= limit <= PAGE_MAX:
             raise InvalidRequest(f"limit must be between 1 and {PAGE_MAX}, not {limit}")
+        since = request.query_params.get("since")
         found = await self._audit.entries(
             caller.project_id,
             limit,
-            since_ms=parse_time(request.query_params.get("since")),
+            since_ms=parse_time(since) if since else None,
             before=_number(request, "before"),
         )
         body: dict[str, Any] = {"entries": [shown(entry) for entry in found]}
@@ -50,21 +51,7 @@ def shown(entry: AuditEntry) -> dict[str, Any]:
     """One entry for people and programs."""
     plain = asdict(entry)
     plain["id"] = str(plain.pop("audit_id"))
-    at = datetime.fromtimestamp(plain.pop("at_ms") / 1000, UTC)
-    return {"time": at.isoformat(timespec="milliseconds"), **plain}
-
-
-def parse_time(text: str | None) -> int | None:
-    """Milliseconds since 1970 of an ISO 8601 time, in UTC unless it says otherwise."""
-    if not text:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f"{text[:40]!r} is no time: give one such as 2026-01-31T18:00:00Z"
-        ) from None
+    return {"time": shown_time(plain.pop("at_ms")), **plain}
 
 
 def _number(request: Request, name: str) -> int | None:

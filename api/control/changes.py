@@ -21,10 +21,26 @@ REFUSALS_A_SECOND = 5
 
 @dataclass(slots=True)
 class Change:
-    """One change under way. `resource` can be set once its name is known."""
+    """One change under way. Project and resource can be set once they are known."""
+
+    project_id: str
+    resource: str
+
+
+@dataclass(slots=True)
+class RequestedChange:
+    """A change that an admin asks for."""
 
     caller: Caller
-    resource: str
+    _entry: Change
+
+    @property
+    def resource(self) -> str:
+        return self._entry.resource
+
+    @resource.setter
+    def resource(self, name: str) -> None:
+        self._entry.resource = name
 
 
 class Changes:
@@ -38,7 +54,9 @@ class Changes:
         self._refusals_of_s = 0
 
     @asynccontextmanager
-    async def change(self, request: Request, action: str, resource: str) -> AsyncIterator[Change]:
+    async def change(
+        self, request: Request, action: str, resource: str
+    ) -> AsyncIterator[RequestedChange]:
         """Proves an admin of the project, and audits how the block ends.
 
         `Unauthenticated`; `Forbidden` for another role. `Unavailable`: the entry cannot be written,
@@ -53,16 +71,8 @@ class Changes:
             if self._is_worth_an_entry(caller.project_id):
                 await self._audit.record(*who, action, resource, _outcome_of(error))
             raise
-        entry = await self._audit.begin(*who, action, resource)
-        change, outcome = Change(caller, resource), "failed: CANCELLED"
-        try:
-            yield change
-            outcome = DONE
-        except Exception as error:
-            outcome = _outcome_of(error)
-            raise
-        finally:
-            await asyncio.shield(self._audit.end(entry, change.resource, outcome))
+        async with audited(self._audit, *who, action, resource) as entry:
+            yield RequestedChange(caller, entry)
 
     def _is_worth_an_entry(self, project_id: str) -> bool:
         second = int(self._clock.monotonic())
@@ -70,6 +80,23 @@ class Changes:
             self._refusals_of_s, self._refusals = second, {}
         self._refusals[project_id] = self._refusals.get(project_id, 0) + 1
         return self._refusals[project_id] <= REFUSALS_A_SECOND
+
+
+@asynccontextmanager
+async def audited(
+    audit: AuditLog, project_id: str, key_id: str, request_id: str, action: str, resource: str
+) -> AsyncIterator[Change]:
+    """One entry for the block: `begun`, then how it ended."""
+    audit_id = await audit.begin(project_id, key_id, request_id, action, resource)
+    change, outcome = Change(project_id, resource), "failed: CANCELLED"
+    try:
+        yield change
+        outcome = DONE
+    except Exception as error:
+        outcome = _outcome_of(error)
+        raise
+    finally:
+        await asyncio.shield(audit.end(audit_id, change.project_id, change.resource, outcome))
 
 
 def _outcome_of(error: Exception) -> str:

@@ -79,5 +79,7 @@ ANSWER_HEADERS = {
 PATH = {
     "indexes": "The name of the index.",
     "namespaces": "The name of the namespace, percent-encoded.",
+    "projects": "The id of the project.",
+    "keys": "The id of the key, which is not its secret.",
     "docs": "The name of the file.",
 }

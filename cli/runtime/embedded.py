@@ -22,7 +22,7 @@ from cli.runtime.consumers import (
 from cli.runtime.consuming import consuming
 from cli.runtime.folder import new_address, publish_address
 from cli.runtime.gauges import show_amplification, show_cache, show_freshness, show_store
-from cli.runtime.keys import ensure_key, first_words, make_callers
+from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, open_parts
 from freshness.layer import FreshnessLayer
 from infra.settings import Settings
@@ -90,7 +90,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
             GatewayParts(
                 settings=settings,
                 catalog=parts.catalog,
-                callers=make_callers(parts),
+                callers=parts.callers,
                 directory=parts.directory,
                 writes=engine.writes,
                 reads=engine.queries,

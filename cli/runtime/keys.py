@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cli.runtime.parts import Parts
 from core.errors import AlreadyExists, ConfigError
-from infra.catalog.callers import Callers
 from infra.catalog.keys import hash_of, new_key
 
 # Not indented, and no block that an empty line would have to end: to be pasted into any prompt.
@@ -52,7 +51,3 @@ def first_words(url: str, key: str | None, data: Path) -> str:
         return "\n".join([*lines, "API keys exist already; `firndb keys create` makes another"])
     lines += ["", f"API key, shown this once: {key}", "To try it, paste into Python:"]
     return "\n".join([*lines, SNIPPET.format(key=key, url=url)])
-
-
-def make_callers(parts: Parts) -> Callers:
-    return Callers(parts.catalog, parts.clock)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from builder.compaction.shape import Shape, histogram_text, shape_of
@@ -11,8 +10,7 @@ from cli.runtime.consumers import builder_settings
 from cli.runtime.parts import Parts
 from core.errors import NotFound
 from core.log import NO_LSN
-from infra.catalog.keys import new_key
-from infra.catalog.model import ApiKey, CatalogIndex, KeyRole
+from infra.catalog.model import CatalogIndex
 from storage.commit import ManifestStore
 from storage.layout import kind_of, namespace_prefix, pack_keys
 from storage.manifest import Manifest
@@ -137,30 +135,6 @@ class Operations:
             for one in await self._parts.catalog.living_indexes()
         ]
 
-    async def create_key(self, name: str, role: str, secret: str | None = None) -> dict[str, Any]:
-        """The only time that the key itself is told; its hash is what is stored."""
-        project = await self._parts.catalog.ensure_project()
-        made = secret or new_key()
-        key = await self._parts.catalog.add_key(
-            project.project_id, made, name=name, role=KeyRole(role)
-        )
-        return {**_shown(key), "key": made}
-
-    async def list_keys(self) -> list[dict[str, Any]]:
-        return [_shown(key) for key in await self._parts.catalog.keys()]
-
-    async def revoke_key(self, wanted: str) -> dict[str, Any]:
-        """By id, or by a prefix or name that only one valid key has."""
-        valid = [k for k in await self._parts.catalog.keys() if k.revoked_ms is None]
-        found = [k for k in valid if wanted in (k.key_id, k.prefix, k.name)]
-        if len(found) != 1:
-            raise NotFound(
-                f"{len(found) or 'no'} valid API key{'s are' if found else ' is'} called {wanted}; "
-                "`firndb keys list` shows their ids"
-            )
-        await self._parts.catalog.revoke_key(found[0].key_id)
-        return {"revoked": found[0].key_id}
-
 
 def _row(
     state: RegistryState,
@@ -199,21 +173,6 @@ def _amplification(manifest: Manifest) -> float | None:
     if not manifest.ingested_bytes:
         return None
     return round(manifest.written_bytes / manifest.ingested_bytes, 2)
-
-
-def _shown(key: ApiKey) -> dict[str, Any]:
-    return {
-        "id": key.key_id,
-        "name": key.name,
-        "prefix": key.prefix,
-        "role": key.role.value,
-        "created": _time(key.created_ms),
-        "revoked": None if key.revoked_ms is None else _time(key.revoked_ms),
-    }
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 def as_rows(rows: Sequence[NamespaceStatus]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from core.errors import ConfigError, FirnError, Unavailable
 from core.feed import ManifestFeed
 from core.log import Log
 from core.object_store import ObjectStore
+from infra.catalog.callers import Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import LogEpoch
@@ -52,6 +53,7 @@ class Parts:
     dead: Log
     feed: ManifestFeed
     catalog: Catalog
+    callers: Callers
     directory: CatalogDirectory
     epoch: LogEpoch
     caches: list[FileCache] = field(default_factory=list)
@@ -86,6 +88,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             dead=dead,
             feed=feed,
             catalog=catalog,
+            callers=Callers(catalog, clock),
             directory=CatalogDirectory(catalog, clock),
             epoch=await catalog.register_log(await wal.identity()),
         )

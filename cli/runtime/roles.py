@@ -20,7 +20,7 @@ from cli.runtime.consumers import (
 )
 from cli.runtime.folder import claimed
 from cli.runtime.gauges import show_amplification, show_cache, show_freshness, show_store
-from cli.runtime.keys import ensure_key, first_words, make_callers
+from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, check_deployment, open_parts
 from core.consumer import LogConsumer
 from core.errors import ConfigError, Unavailable
@@ -73,7 +73,7 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
             GatewayParts(
                 settings=settings,
                 catalog=parts.catalog,
-                callers=make_callers(parts),
+                callers=parts.callers,
                 directory=parts.directory,
                 writes=make_writes(parts, writer, fresh),
                 reads=queries,

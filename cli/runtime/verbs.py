@@ -6,6 +6,17 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
+from cli.runtime.accounts import (
+    audit_lines,
+    change_key_lines,
+    create_key_lines,
+    create_project_lines,
+    delete_project_lines,
+    list_keys_lines,
+    list_projects_lines,
+    revoke_key_lines,
+    rotate_key_lines,
+)
 from cli.runtime.branching import (
     branch_lines,
     create_lines,
@@ -47,18 +58,6 @@ async def _indexes(parts: Parts) -> Lines:
     yield {"result": await Operations(parts).indexes()}
 
 
-async def _create_key(parts: Parts, name: str = "", role: str = "admin") -> Lines:
-    yield {"result": await Operations(parts).create_key(name, role)}
-
-
-async def _list_keys(parts: Parts) -> Lines:
-    yield {"result": await Operations(parts).list_keys()}
-
-
-async def _revoke_key(parts: Parts, wanted: str) -> Lines:
-    yield {"result": await Operations(parts).revoke_key(wanted)}
-
-
 async def _doctor(parts: Parts) -> Lines:
     yield {"result": [asdict(check) for check in await examine(parts)]}
 
@@ -77,7 +76,13 @@ VERBS: dict[str, Callable[..., Lines]] = {
     "gc": gc_lines,
     "purge": purge_lines,
     "doctor": _doctor,
-    "keys-create": _create_key,
-    "keys-list": _list_keys,
-    "keys-revoke": _revoke_key,
+    "projects-create": create_project_lines,
+    "projects-list": list_projects_lines,
+    "projects-delete": delete_project_lines,
+    "keys-create": create_key_lines,
+    "keys-list": list_keys_lines,
+    "keys-change": change_key_lines,
+    "keys-rotate": rotate_key_lines,
+    "keys-revoke": revoke_key_lines,
+    "audit": audit_lines,
 }

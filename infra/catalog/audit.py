@@ -76,12 +76,12 @@ class AuditLog:
         """Before a change; returns what `end` needs. `Unavailable`: then nothing may be changed."""
         return await self._insert(project_id, key_id, request_id, action, resource, BEGUN)
 
-    async def end(self, audit_id: int, resource: str, outcome: str) -> None:
+    async def end(self, audit_id: int, project_id: str, resource: str, outcome: str) -> None:
         """After it. Never raises for a database that is away: what was done is done."""
         statement = (
             sa.update(AUDIT_LOG)
             .where(AUDIT_LOG.c.audit_id == audit_id)
-            .values(resource=resource[:TEXT_CHARS_MAX], outcome=outcome[:TEXT_CHARS_MAX])
+            .values(project_id=project_id, resource=_kept(resource), outcome=_kept(outcome))
         )
         try:
             await self._database.write(lambda connection: connection.execute(statement))
@@ -145,8 +145,8 @@ class AuditLog:
             "key_id": key_id,
             "request_id": request_id,
             "action": action,
-            "resource": resource[:TEXT_CHARS_MAX],
-            "outcome": outcome[:TEXT_CHARS_MAX],
+            "resource": _kept(resource),
+            "outcome": _kept(outcome),
         }
 
         def work(connection: Connection) -> int:
@@ -187,3 +187,8 @@ class AuditLog:
         except Unavailable as error:
             log.warning("old audit entries stay for now: %s", error)
             self._unpruned |= projects
+
+
+def _kept(text: str) -> str:
+    """Paths can hold anything; PostgreSQL takes no NUL."""
+    return text[:TEXT_CHARS_MAX].replace("\0", "\ufffd")

@@ -30,9 +30,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret. `prefix` is the part that people may see; `revoked_ms` None: it is
-    valid.
-    """
+    """A key without its secret. `prefix` is the part that people may see."""
 
     key_id: str
     project_id: str
@@ -41,15 +39,29 @@ class ApiKey:
     role: KeyRole
     created_ms: int
     revoked_ms: int | None
+    expires_ms: int | None
+
+    def is_valid(self, now_ms: int) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """None: leave it as it is."""
+
+    name: str | None = None
+    role: KeyRole | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request, proved by an API key."""
+    """Who sent a request, proved by an API key. `until_ms`: when what was proved ends by itself."""
 
     key_id: str
     project_id: str
     role: KeyRole
+    until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from core.clock import Clock
 from core.errors import Unavailable
 
 V = TypeVar("V")
+W = TypeVar("W")
 
 # With an old answer at hand, a silent database (its own timeouts are 5 to 10 s) holds nobody up
 # longer than this.
@@ -29,13 +30,17 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True)
 class _Answer(Generic[V]):
-    value: V | None
+    value: V
     read_at: float
     ask_again_at: float
 
 
 class ReadThrough(Generic[V]):
-    """`read(key)` returns None for what does not exist, and raises `Unavailable`."""
+    """`read(key)` returns None for what does not exist, and raises `Unavailable`.
+
+    Keeps `kept_max` answers, and apart from them as many absences: who asks for ever new things
+    that do not exist pushes out nothing that does.
+    """
 
     def __init__(
         self,
@@ -49,14 +54,19 @@ class ReadThrough(Generic[V]):
         self._kept_max = kept_max
         self._clock = clock
         self._answers: dict[str, _Answer[V]] = {}
+        # Until when each absence is believed.
+        self._absent: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[V | None]] = {}
         self._told = 0
 
     async def get(self, key: str) -> V | None:
         """`Unavailable` when the database is away and no answer is young enough."""
         known = self._answers.get(key)
-        if known is not None and self._clock.monotonic() < known.ask_again_at:
+        now = self._clock.monotonic()
+        if known is not None and now < known.ask_again_at:
             return known.value
+        if known is None and now < self._absent.get(key, now):
+            return None
         task = self._ask(key)
         if known is None or not self._may_serve(known):
             return await asyncio.shield(task)
@@ -74,22 +84,32 @@ class ReadThrough(Generic[V]):
         self._told += 1
         self._keep(key, value)
 
-    def clear(self) -> None:
-        """Forget everything: the next question of each key reaches the database."""
+    def forget(self, which: Callable[[V], bool]) -> None:
+        """Answers of which `which` holds, and all absences: the next question of each reaches the
+        database.
+        """
         self._told += 1
-        self._answers.clear()
+        self._absent.clear()
+        for key in [key for key, answer in self._answers.items() if which(answer.value)]:
+            del self._answers[key]
+
+    def __contains__(self, key: str) -> bool:
+        """Is there an answer, fresh or not."""
+        return key in self._answers
 
     def _keep(self, key: str, value: V | None) -> None:
         now = self._clock.monotonic()
-        fresh_s = self._lifetimes.absent_s if value is None else self._lifetimes.fresh_s
         self._answers.pop(key, None)
-        if len(self._answers) >= self._kept_max:
-            del self._answers[next(iter(self._answers))]
-        self._answers[key] = _Answer(value, now, now + fresh_s)
+        self._absent.pop(key, None)
+        if value is None:
+            _make_room(self._absent, self._kept_max)
+            self._absent[key] = now + self._lifetimes.absent_s
+        else:
+            _make_room(self._answers, self._kept_max)
+            self._answers[key] = _Answer(value, now, now + self._lifetimes.fresh_s)
 
     def _may_serve(self, known: _Answer[V]) -> bool:
-        age = self._clock.monotonic() - known.read_at
-        return known.value is not None and age <= self._lifetimes.stale_s
+        return self._clock.monotonic() - known.read_at <= self._lifetimes.stale_s
 
     def _ask(self, key: str) -> asyncio.Task[V | None]:
         """One question at a time per key, shared by all who wait; nobody's giving up ends it."""
@@ -112,3 +132,9 @@ class ReadThrough(Generic[V]):
             if told == self._told:  # else the value may be from before a put or a clear
                 self._keep(key, value)
                 return value
+
+
+def _make_room(kept: dict[str, W], most: int) -> None:
+    """The one that was kept longest goes."""
+    if len(kept) >= most:
+        del kept[next(iter(kept))]

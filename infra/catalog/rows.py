@@ -43,4 +43,5 @@ def key_of(row: Row[Any]) -> ApiKey:
         role=KeyRole(row.role),
         created_ms=row.created_ms,
         revoked_ms=row.revoked_ms,
+        expires_ms=row.expires_ms,
     )

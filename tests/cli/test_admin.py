@@ -11,7 +11,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from cli.runtime.admin import admin_routes
-from cli.runtime.keys import ensure_key, first_words, make_callers
+from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, check_deployment, open_parts
 from core.errors import ConfigError
 from infra.settings import Settings
@@ -54,20 +54,6 @@ async def test_an_unknown_verb_and_a_wrong_argument_are_named(parts: Parts) -> N
     assert "status" in line["error"]
     _, (line,) = await ask(parts, "status", {"colour": "red"})
     assert "colour" in line["error"]
-
-
-async def test_keys_are_made_listed_and_revoked(parts: Parts) -> None:
-    _, (line,) = await ask(parts, "keys-create", {"name": "first", "role": "read-only"})
-    made = line["result"]
-    callers = make_callers(parts)
-    assert (await callers.prove(made["key"])).key_id == made["id"]
-    _, (line,) = await ask(parts, "keys-list")
-    assert [key["name"] for key in line["result"]] == ["first"]
-    assert made["key"] not in json.dumps(line)
-    _, (line,) = await ask(parts, "keys-revoke", {"wanted": "first"})
-    assert line["result"] == {"revoked": made["id"]}
-    _, (line,) = await ask(parts, "keys-revoke", {"wanted": "first"})
-    assert "firndb keys list" in line["error"]
 
 
 async def test_status_and_indexes_of_an_empty_deployment(parts: Parts) -> None:

@@ -1,13 +1,115 @@
 """Operations on who may do what in a project, and who did."""
 
+from api.control.accounts import KeyCreate, KeyRotate, KeyUpdate, TokenRequest
 from api.control.audit import PAGE_DEFAULT
-from api.openapi.answers.accounts import AuditPage
+from api.openapi.answers.accounts import (
+    AuditPage,
+    KeyList,
+    KeyShown,
+    KeyWithSecret,
+    ProjectList,
+    ProjectShown,
+    Token,
+)
 from api.openapi.operation import Access, Answer, Operation, Parameter
 from infra.catalog.audit import PAGE_MAX
 
 TAG = "Projects and keys"
 
 OPERATIONS = (
+    Operation(
+        "POST",
+        "/oauth/token",
+        "createToken",
+        "What the official admin client asks first",
+        TAG,
+        Access.PUBLIC,
+        {200: Answer("A bearer token", Token)},
+        request=TokenRequest,
+        errors=(400, 401, 403, 429, 503),
+        description="`client_secret` is an API key of the role admin.",
+    ),
+    Operation(
+        "GET",
+        "/admin/projects",
+        "listProjects",
+        "The project of the key",
+        TAG,
+        Access.ADMIN,
+        {200: Answer("One project", ProjectList)},
+    ),
+    Operation(
+        "GET",
+        "/admin/projects/{project_id}",
+        "describeProject",
+        "Describe the project of the key",
+        TAG,
+        Access.ADMIN,
+        {200: Answer("The project", ProjectShown)},
+    ),
+    Operation(
+        "GET",
+        "/admin/projects/{project_id}/api-keys",
+        "listKeys",
+        "List the project's API keys, without their secrets",
+        TAG,
+        Access.ADMIN,
+        {200: Answer("All that are not revoked", KeyList)},
+    ),
+    Operation(
+        "POST",
+        "/admin/projects/{project_id}/api-keys",
+        "createKey",
+        "Make an API key",
+        TAG,
+        Access.ADMIN,
+        {201: Answer("The key and, this once, its secret", KeyWithSecret)},
+        request=KeyCreate,
+    ),
+    Operation(
+        "GET",
+        "/admin/api-keys/{key_id}",
+        "describeKey",
+        "Describe an API key",
+        TAG,
+        Access.ADMIN,
+        {200: Answer("The key, without its secret", KeyShown)},
+    ),
+    Operation(
+        "PATCH",
+        "/admin/api-keys/{key_id}",
+        "changeKey",
+        "Change an API key's name or role",
+        TAG,
+        Access.ADMIN,
+        {200: Answer("The key as it is now", KeyShown)},
+        request=KeyUpdate,
+        errors=(412,),
+        description="The project's last admin key keeps its role (412).",
+    ),
+    Operation(
+        "DELETE",
+        "/admin/api-keys/{key_id}",
+        "revokeKey",
+        "Revoke an API key",
+        TAG,
+        Access.ADMIN,
+        {202: Answer("It is refused from now on, everywhere within seconds")},
+        errors=(412,),
+        description="The project's last admin key stays (412).",
+    ),
+    Operation(
+        "POST",
+        "/firndb/api-keys/{key_id}/rotate",
+        "rotateKey",
+        "Give an API key a new secret",
+        TAG,
+        Access.ADMIN,
+        {200: Answer("The key and, this once, its new secret", KeyWithSecret)},
+        request=KeyRotate,
+        request_required=False,
+        description="The old secret ends at once, or after `keep_old_s` seconds.",
+    ),
     Operation(
         "GET",
         "/firndb/audit",
