@@ -5,12 +5,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 CLIENT_VERSIONS := 7.3.0 9.0.1 10.2.0
+SDK    ?= 9.0.1
 ECOSYSTEM := langchain llama-index haystack
 ECOSYSTEM_SUITES := tests/e2e/ecosystem
 CLIENTS := $(CLIENT_VERSIONS:%=.clients/%/.installed) $(ECOSYSTEM:%=.clients/%/.installed) .clients/typescript/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help check install lock proto run demo test test-long lint format types bench bench-builder bench-namespaces services services-stop clients clean
+.PHONY: help check install lock proto run demo test test-long official-suite lint format types bench bench-builder bench-namespaces services services-stop clients clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -82,6 +83,10 @@ test: install clients lint ## Everything: lint, types, tests on real services wi
 test-long: install clients ## The full counts of the long loops; writes docs/test-report.md
 	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m pytest --long-report docs/test-report.md $(ARGS)
+
+official-suite: install ## The official client's own suite, unmodified: SUITE=/checkout/of/the/client [SDK=10.2.0]
+	@test -n "$(SUITE)" || { echo "which checkout? make official-suite SUITE=/path (see CONTRIBUTING.md)"; exit 1; }
+	$(BIN)/python -m tests.official.run $(SUITE) --sdk $(SDK) $(ARGS)
 
 bench: install ## Ingest, latency and recall on real embeddings, embedded and Kafka + S3
 	-$(BIN)/python -m infra.services fetch
