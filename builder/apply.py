@@ -50,9 +50,10 @@ class Fold:
 
     exists: whether there is a namespace afterwards; generation: LSN of the first entry of its
     present life (of the last one, if it is gone); attached: the snapshot that this life was made
-    of, if any. manifest: that of the base rows: the committed one, or what was spilled or attached
-    last. overlay: by id the new version, or None. keeps_base: False when all base rows are gone;
-    otherwise `dead` has for each file of the manifest its dead rows.
+    of, declared: the fields of its schema, if any. manifest: that of the base rows: the committed
+    one, or what was spilled or attached last. overlay: by id the new version, or None. keeps_base:
+    False when all base rows are gone; otherwise `dead` has for each file of the manifest its dead
+    rows.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Fold:
         self.exists = alive
         self.generation = NO_LSN if manifest is None else manifest.generation
         self.attached = "" if manifest is None else manifest.attached
+        self.declared = None if manifest is None else manifest.declared
         self._attachments = attachments
         self._cache = cache
         self._spill = spill
@@ -121,8 +123,8 @@ class Fold:
                     self._begin(lsn)
                     for record in records:
                         self._put(record.id, StoredRecord(record, lsn))
-                case CreateNamespace():
-                    self._begin(lsn)
+                case CreateNamespace(declared=declared):
+                    self._begin(lsn, declared)
                 case UpdateById(id=name) if self.exists:
                     current = self._current(name)
                     if current is not None:
@@ -140,11 +142,12 @@ class Fold:
                 case _:
                     pass  # nothing to change in a namespace that is not there
 
-    def _begin(self, lsn: int) -> None:
+    def _begin(self, lsn: int, declared: tuple[str, ...] | None = None) -> None:
         if not self.exists:
             self.exists = True
             self.generation = lsn
             self.attached = ""
+            self.declared = declared
 
     async def _attach(self, lsn: int, entry: Attach) -> None:
         if not self._is_empty():
@@ -156,6 +159,8 @@ class Fold:
             if manifest is not None:
                 self._begin(lsn)
                 self.attached = entry.snapshot_id
+                if self.declared is None:
+                    self.declared = manifest.declared
                 # What it has cost to write was another namespace's expense.
                 written = 0 if self.manifest is None else self.manifest.written_bytes
                 self._adopt(msgspec.structs.replace(manifest, written_bytes=written))

@@ -107,6 +107,7 @@ async def _materialized(
         generation=fold.generation,
         deleted=not fold.exists,
         attached=fold.attached,
+        declared=fold.declared,
     )
     files: list[DataFile] = []
     runs: list[IdRun] = []

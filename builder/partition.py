@@ -109,6 +109,7 @@ class OwnedPartition:
             byte_count=manifest.byte_count,
             deleted=manifest.deleted,
             unfinished=unfinished,
+            has_schema=manifest.declared is not None,
         )
         self.touched[manifest.index_id, manifest.namespace] = manifest.version
 

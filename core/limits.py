@@ -9,6 +9,9 @@ REQUEST_BYTES_MAX = 2 << 20  # any other data-plane body: a query by vector with
 DELETE_IDS_MAX = 1000
 FETCH_IDS_MAX = 1000
 
+SCHEMA_FIELDS_MAX = 256  # of a namespace: every manifest of it repeats them
+SCHEMA_BYTES_MAX = 16 << 10  # of their names together
+
 ID_CHARS_MAX = 512  # ASCII without NUL
 NAMESPACE_CHARS_MAX = 512  # ASCII without NUL
 METADATA_BYTES_MAX = 40 << 10  # of the metadata as compact JSON

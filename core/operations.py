@@ -55,7 +55,13 @@ class DeleteAll:
 
 @dataclass(frozen=True, slots=True)
 class CreateNamespace:
-    """Makes an empty namespace; nothing happens if it exists."""
+    """Makes an empty namespace; nothing happens if it exists.
+
+    declared: names of the metadata fields that its schema calls filterable, for people to see: all
+    fields can be filtered by. None: no schema.
+    """
+
+    declared: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

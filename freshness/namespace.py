@@ -74,6 +74,9 @@ class NamespaceMemory:
         self._cleared_lsn = NO_LSN
         self._exists = False
         self._exists_lsn = NO_LSN
+        self._ended_lsn = NO_LSN
+        self._declared: tuple[str, ...] | None = None
+        self._declared_lsn = NO_LSN
 
     @property
     def records(self) -> int:
@@ -125,12 +128,15 @@ class NamespaceMemory:
                 self._by_filter(lsn, position, operation, found)
             case DeleteAll():
                 self._clear(lsn)
-            case CreateNamespace():
-                if not (self._exists and self._exists_lsn != NO_LSN):
+            case CreateNamespace(declared=declared):
+                # where nothing is held, readers whose manifest has the namespace pass this over
+                if not self.exists:
                     self._set_exists(lsn, True)
+                    self._declared, self._declared_lsn = declared, lsn
             case DeleteNamespace():
                 self._clear(lsn)
                 self._set_exists(lsn, False)
+                self._declared, self._ended_lsn = None, lsn
             case Attach():
                 raise AssertionError("from an attach on nothing is held here")
 
@@ -150,6 +156,8 @@ class NamespaceMemory:
             floor_lsn=self.floor_lsn,
             cleared=cleared,
             exists=self._exists if self._exists_lsn > m else None,
+            ended=self._ended_lsn > m,
+            declared=self._declared if self._declared_lsn > m else None,
             views=self._records.views(),
             touched=self._touched.above(m),
             current=self._current(request.ids, m),
@@ -168,6 +176,10 @@ class NamespaceMemory:
             self._cleared_lsn = NO_LSN
         if self._exists_lsn <= upto_lsn:
             self._exists_lsn = NO_LSN
+        if self._ended_lsn <= upto_lsn:
+            self._ended_lsn = NO_LSN
+        if self._declared_lsn <= upto_lsn:
+            self._declared, self._declared_lsn = None, NO_LSN
         self._filter_ops = self._kept(self._filter_ops, upto_lsn)
         self._touched.forget(upto_lsn)
         # tombstones are in log order: whoever is deleted again moves to the end

@@ -178,11 +178,13 @@ class FreshAnswer:
     want of memory and not covered by m: the answer is as of the LSN before it. attaching: it is not
     held because an attach brings in files: the manifest that names them is worth waiting for.
     cleared: something above m emptied the namespace, so no file row counts. exists: what the log
-    above m says, None for nothing. live: complete current versions above m. touched: sorted unique
-    xxh3-64 of every id written above m (upserted, deleted, patched, or changed by a filter
-    operation while held), None if more than asked for. current: of the asked ids, those written
-    above m whose state is known; None for gone. patches: ids updated above m whose base is in the
-    files. outcome: None if it is no longer kept.
+    above m says, None for nothing. ended: something above m deleted the namespace. declared: fields
+    of the schema of the life that began above m; counts where the manifest has no namespace, or if
+    it `ended`. live: complete current versions above m. touched: sorted unique xxh3-64 of every id
+    written above m (upserted, deleted, patched, or changed by a filter operation while held), None
+    if more than asked for. current: of the asked ids, those written above m whose state is known;
+    None for gone. patches: ids updated above m whose base is in the files. outcome: None if it is
+    no longer kept.
     """
 
     status: FreshStatus
@@ -192,6 +194,8 @@ class FreshAnswer:
     attaching: bool = False
     cleared: bool = False
     exists: bool | None = None
+    ended: bool = False
+    declared: tuple[str, ...] | None = None
     live: int = 0
     hits: tuple[FreshHit, ...] = ()
     touched: Hashes | None = field(default_factory=no_hashes)

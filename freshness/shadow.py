@@ -41,6 +41,8 @@ class Shadow:
     floor_lsn: int
     cleared: bool
     exists: bool | None
+    ended: bool
+    declared: tuple[str, ...] | None
     views: tuple[SegmentView, ...]
     touched: Hashes
     current: Mapping[str, StoredRecord | None]
@@ -71,6 +73,8 @@ class Shadow:
             overflowed_from=overflowed_from,
             cleared=self.cleared,
             exists=self.exists,
+            ended=self.ended,
+            declared=self.declared,
             live=sum(int(np.count_nonzero(view.above(m))) for view in self.views),
             hits=_search(self.views, m, asked, search) if search else (),
             touched=self._touched_hashes(),

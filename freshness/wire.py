@@ -99,6 +99,8 @@ class _Answer(msgspec.Struct, array_like=True):
     attaching: bool = False
     # (count, records, more)
     selected: tuple[int, list[_Stored], bool] = (0, [], False)
+    ended: bool = False
+    declared: tuple[str, ...] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -173,6 +175,8 @@ def encode_answer(answer: FreshAnswer) -> bytes:
             outcome=None if outcome is None else astuple(outcome),
             scanned=answer.scanned,
             attaching=answer.attaching,
+            ended=answer.ended,
+            declared=answer.declared,
             selected=(selected.count, [_stored_out(s) for s in selected.records], selected.more),
         )
     )
@@ -198,6 +202,8 @@ def decode_answer(data: bytes) -> FreshAnswer:
         outcome=None if wire.outcome is None else Outcome(*wire.outcome),
         scanned=wire.scanned,
         attaching=wire.attaching,
+        ended=wire.ended,
+        declared=wire.declared,
         selected=Selected(count, tuple(map(_stored_in, records)), more),
     )
 

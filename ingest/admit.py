@@ -131,7 +131,7 @@ def _operation(
         case DeleteEntry():
             return validate.delete(body)
         case CreateNamespaceEntry():
-            return validate.create_namespace(namespace)
+            return validate.create_namespace(namespace, body.schema)
         case DeleteNamespaceEntry():
             return DeleteNamespace()
         case AttachEntry():

@@ -101,11 +101,23 @@ class StatsBody(msgspec.Struct):
     filter: dict[str, Any] | None = None
 
 
+class DeclaredField(msgspec.Struct, forbid_unknown_fields=True):
+    """A metadata field of a namespace's schema; `filterable` must be true."""
+
+    filterable: bool = False
+
+
+class NamespaceSchemaBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Fields by name. It is kept and shown; filters may name any field, declared or not."""
+
+    fields: dict[str, DeclaredField]
+
+
 class CreateNamespaceBody(msgspec.Struct):
-    """`schema` is accepted and needs nothing: every metadata field can be filtered by."""
+    """`schema` says which metadata fields shall be filterable, which all of them are."""
 
     name: str
-    schema: dict[str, Any] | None = None
+    schema: NamespaceSchemaBody | None = None
 
 
 def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_MAX) -> _Body:

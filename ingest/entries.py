@@ -22,7 +22,15 @@ from core.operations import (
     Upsert,
 )
 from core.records import Record, SparseValues, Vector
-from ingest.bodies import DeleteBody, SparseBody, Update, UpsertBody, VectorBody
+from ingest.bodies import (
+    DeclaredField,
+    DeleteBody,
+    NamespaceSchemaBody,
+    SparseBody,
+    Update,
+    UpsertBody,
+    VectorBody,
+)
 
 VERSION = 1
 
@@ -71,7 +79,9 @@ class _NamespaceEntry(
 
 
 class CreateNamespaceEntry(_NamespaceEntry, tag="create_namespace", forbid_unknown_fields=True):
-    """Makes an empty namespace; nothing happens if it exists."""
+    """Makes an empty namespace; nothing happens if it exists. `schema` is kept and shown."""
+
+    schema: NamespaceSchemaBody | None = None
 
 
 class DeleteNamespaceEntry(_NamespaceEntry, tag="delete_namespace", forbid_unknown_fields=True):
@@ -130,8 +140,8 @@ def entry_body(operation: Operation, request_id: str) -> EntryBody:
             return DeleteEntry(filter=to_json(condition), request_id=request_id)
         case DeleteAll():
             return DeleteEntry(delete_all=True, request_id=request_id)
-        case CreateNamespace():
-            return CreateNamespaceEntry(request_id=request_id)
+        case CreateNamespace(declared=declared):
+            return CreateNamespaceEntry(schema=_schema(declared), request_id=request_id)
         case DeleteNamespace():
             return DeleteNamespaceEntry(request_id=request_id)
         case Attach():
@@ -164,3 +174,9 @@ def _sparse(sparse: SparseValues | None) -> SparseBody | None:
         indices=sparse.indices.astype("<u4", copy=False).tobytes(),
         values=sparse.values.astype("<f4", copy=False).tobytes(),
     )
+
+
+def _schema(declared: tuple[str, ...] | None) -> NamespaceSchemaBody | None:
+    if declared is None:
+        return None
+    return NamespaceSchemaBody({name: DeclaredField(filterable=True) for name in declared})

@@ -12,7 +12,12 @@ from typing import Any
 from core.errors import InvalidRequest
 from core.filters.parse import parse_filter
 from core.indexes import DEFAULT_NAMESPACE, IndexInfo, VectorType
-from core.limits import DELETE_IDS_MAX, UPSERT_RECORDS_MAX
+from core.limits import (
+    DELETE_IDS_MAX,
+    SCHEMA_BYTES_MAX,
+    SCHEMA_FIELDS_MAX,
+    UPSERT_RECORDS_MAX,
+)
 from core.metric import Metric
 from core.operations import (
     Attach,
@@ -25,8 +30,9 @@ from core.operations import (
     Upsert,
 )
 from core.records import Record, SparseValues, Vector
-from ingest.bodies import DeleteBody, SparseBody, Update, VectorBody
+from ingest.bodies import DeleteBody, NamespaceSchemaBody, SparseBody, Update, VectorBody
 from ingest.vectors import (
+    checked_fields,
     checked_id,
     checked_metadata,
     checked_namespace,
@@ -113,12 +119,12 @@ def delete(body: DeleteBody) -> DeleteIds | DeleteByFilter | DeleteAll:
     return DeleteIds(checked_ids(body.ids, DELETE_IDS_MAX))
 
 
-def create_namespace(namespace: str) -> CreateNamespace:
+def create_namespace(namespace: str, schema: NamespaceSchemaBody | None = None) -> CreateNamespace:
     """`namespace` is the canonical name; the default namespace comes with its first write."""
     if namespace == DEFAULT_NAMESPACE:
         raise InvalidRequest(f"The namespace {DEFAULT_NAMESPACE} cannot be created explicitly.")
     checked_namespace(namespace)
-    return CreateNamespace()
+    return CreateNamespace(None if schema is None else _declared(schema))
 
 
 def attach(operation: Attach, source: IndexInfo | None, info: IndexInfo) -> Attach:
@@ -155,6 +161,24 @@ def checked_sparse(body: SparseBody, where: str, info: IndexInfo) -> SparseValue
             "or using dotproduct are supported"
         )
     return sparse_values(body, where)
+
+
+def _declared(schema: NamespaceSchemaBody) -> tuple[str, ...]:
+    names = tuple(schema.fields)
+    size = sum(len(name.encode(errors="replace")) for name in names)
+    if len(names) > SCHEMA_FIELDS_MAX or size > SCHEMA_BYTES_MAX:
+        raise InvalidRequest(
+            f"A namespace's schema has at most {SCHEMA_FIELDS_MAX} fields with names of "
+            f"{SCHEMA_BYTES_MAX} bytes together, got {len(names)} with {size}."
+        )
+    checked_fields(names, "the schema")
+    for name, field in schema.fields.items():
+        if not field.filterable:
+            raise InvalidRequest(
+                f"Field '{shown(name)}' is set to filterable: false. Only filterable: true is "
+                "supported. To avoid indexing the field, omit it from the list of fields."
+            )
+    return names
 
 
 def _sparse(body: SparseBody | None, where: str, info: IndexInfo) -> SparseValues | None:

@@ -6,7 +6,7 @@ passed once and was written to the log passes again when it is read from there.
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import orjson
@@ -123,14 +123,8 @@ def checked_metadata(metadata: Mapping[str, object] | None, where: str) -> Metad
     """Flat, typed, numbers as float64. `where` names the vector in error texts."""
     if not metadata:
         return {}
-    checked: Metadata = {}
-    for field, value in metadata.items():
-        if not field or field.startswith("$"):
-            raise InvalidRequest(
-                f"Metadata fields must be non-empty and not start with $, got "
-                f"'{shown(field)}' in {where}."
-            )
-        checked[field] = _metadata_value(field, value, where)
+    checked_fields(metadata, where)
+    checked: Metadata = {f: _metadata_value(f, value, where) for f, value in metadata.items()}
     try:
         size = len(orjson.dumps(checked))
     except orjson.JSONEncodeError as error:
@@ -141,6 +135,16 @@ def checked_metadata(metadata: Mapping[str, object] | None, where: str) -> Metad
             f"bytes per vector, in {where}."
         )
     return checked
+
+
+def checked_fields(names: Iterable[str], where: str) -> None:
+    """Of metadata; `where` names what has them in error texts."""
+    for name in names:
+        if not name or name.startswith("$"):
+            raise InvalidRequest(
+                f"Metadata fields must be non-empty and not start with $, got "
+                f"'{shown(name)}' in {where}."
+            )
 
 
 def shown(text: str) -> str:

@@ -175,9 +175,12 @@ class ListResult:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceStats:
+    """declared: fields of the schema that it was created with; None: without one."""
+
     name: str
     record_count: int
     size_bytes: int
+    declared: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class NamespaceReads:
         following = nsmallest(limit + 1, following, key=lambda known: known.name)
         page: list[NamespaceStats] = []
         for partition, survey in surveys.items():
-            mine = [known for known in following[:limit] if known.partition == partition]
+            mine = [_shown(k) for k in following[:limit] if k.partition == partition]
             page += await self._counted(index, mine, survey)
         total = [await self._total(index, survey, prefix) for survey in surveys.values()]
         return NamespacesResult(
@@ -281,7 +281,13 @@ class NamespaceReads:
         manifest = sight.state.manifest
         hidden = manifest is None or sight.reader_hidden
         size = 0 if manifest is None or hidden else manifest.byte_count
-        return NamespaceStats(namespace, total, size), sight
+        return NamespaceStats(namespace, total, size, sight.declared), sight
+
+
+def _shown(known: _Known) -> _Known:
+    """What was declared is not in a summary but in the manifest."""
+    has_schema = known.summary is not None and known.summary.has_schema
+    return replace(known, summary=None) if has_schema else known
 
 
 def _less(one: Freshness, other: Freshness) -> Freshness:

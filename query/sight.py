@@ -36,6 +36,14 @@ class Sight:
         return self.state.exists if said is None else said
 
     @property
+    def declared(self) -> tuple[str, ...] | None:
+        """Fields of the namespace's schema, if it has one."""
+        manifest = self.state.manifest
+        if manifest is None or manifest.deleted or self.answer.ended:
+            return self.answer.declared
+        return manifest.declared
+
+    @property
     def reader_hidden(self) -> bool:
         """No file row counts."""
         return self.answer.cleared or self.state.reader is None

@@ -142,6 +142,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     next builds on them. Whoever makes a manifest of another one leaves them as they are.
     attached: id of the snapshot object that this life of the namespace took its first content from,
     "" for none; what the log says of this life builds on it.
+    declared: metadata fields that this life of the namespace was created with a schema for; None:
+    it has no schema.
     ingested_bytes, written_bytes: of log records that flushes took, and of data files and id runs
     that flushes and compactions wrote for it, since the first manifest: write amplification.
     """
@@ -168,6 +170,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     boundary: int = 0
     sections: tuple[SectionRef, ...] = ()
     attached: str = ""
+    declared: tuple[str, ...] | None = None
     ingested_bytes: int = 0
     written_bytes: int = 0
 

@@ -34,7 +34,8 @@ class NamespaceSummary(msgspec.Struct, frozen=True, kw_only=True, array_like=Tru
 
     unfinished: compaction may have had work to do; whoever owns the partition next looks again.
     held_from: entries of this namespace from this LSN on may be in no manifest although the
-    checkpoint has passed them; NO_LSN for a namespace that keeps up.
+    checkpoint has passed them; NO_LSN for a namespace that keeps up. has_schema: the manifest has
+    declared fields.
     """
 
     generation: int
@@ -45,6 +46,7 @@ class NamespaceSummary(msgspec.Struct, frozen=True, kw_only=True, array_like=Tru
     deleted: bool = False
     unfinished: bool = False
     held_from: int = NO_LSN
+    has_schema: bool = False
 
 
 Row = tuple[RegistryKey, NamespaceSummary]

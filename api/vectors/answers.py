@@ -77,11 +77,15 @@ def usage(cost: Cost) -> dict[str, int]:
 
 
 def namespace_body(namespace: NamespaceStats, name: str) -> dict[str, Any]:
-    return {
+    body: dict[str, Any] = {
         "name": name,
         "record_count": namespace.record_count,
         "size_bytes": namespace.size_bytes,
     }
+    if namespace.declared is not None:
+        body["schema"] = {"fields": {field: {"filterable": True} for field in namespace.declared}}
+        body["indexed_fields"] = {"fields": namespace.declared}
+    return body
 
 
 def _joined(parts: Iterable[bytes], room: Room) -> bytes:

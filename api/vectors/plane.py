@@ -236,13 +236,14 @@ class DataPlane:
         body, operation = await judged(
             call.body_bytes,
             given,
-            lambda b: validate.create_namespace(checked_namespace(b.name)),
+            lambda b: validate.create_namespace(checked_namespace(b.name), b.schema),
         )
         lsn = await self._write(call, body.name, operation)
         existed = await existed_before(self._reads, call.index, body.name, lsn, call.request_id)
         if existed:
             raise AlreadyExists(f"Namespace {body.name} already exists")
-        return NamespaceCreated(lsn, existed, NamespaceStats(body.name, 0, 0))
+        made = NamespaceStats(body.name, 0, 0, operation.declared)
+        return NamespaceCreated(lsn, existed, made)
 
     async def list_namespaces(
         self, call: Call, prefix: str, limit: int | None, token: str | None

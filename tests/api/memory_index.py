@@ -52,6 +52,7 @@ class MemoryIndex:
     """Writes and Reads of every index. `fail_with` is raised by the next call."""
 
     tables: dict[Key, dict[str, Record]] = field(default_factory=dict)
+    declared: dict[Key, tuple[str, ...] | None] = field(default_factory=dict)
     outcomes: dict[str, bool] = field(default_factory=dict)
     lsn: int = -1
     freshness_flags: dict[str, bool] = field(default_factory=dict)
@@ -78,7 +79,10 @@ class MemoryIndex:
     def _apply(self, key: Key, operation: Operation) -> None:
         if isinstance(operation, DeleteNamespace):
             self.tables.pop(key, None)
+            self.declared.pop(key, None)
             return
+        if isinstance(operation, CreateNamespace) and key not in self.tables:
+            self.declared[key] = operation.declared
         if isinstance(operation, Upsert | CreateNamespace):
             self.tables.setdefault(key, {})
         records = self.tables.get(key, {})
@@ -199,7 +203,7 @@ class MemoryIndex:
 
     def _listed(self, index: IndexInfo) -> list[NamespaceStats]:
         return [
-            NamespaceStats(name, len(records), 0)
+            NamespaceStats(name, len(records), 0, self.declared.get((index_id, name)))
             for (index_id, name), records in sorted(self.tables.items())
             if index_id == index.index_id
         ]

@@ -222,6 +222,23 @@ async def test_the_life_of_a_namespace(index: Index) -> None:
     assert refused(await index.get("/namespaces/tenant"))[:2] == (404, 5)
 
 
+async def test_a_namespace_shows_the_schema_that_it_was_created_with(index: Index) -> None:
+    schema = {"fields": {"year": {"filterable": True}, "genre": {"filterable": True}}}
+    shown = {
+        "name": "t",
+        "record_count": 0,
+        "size_bytes": 0,
+        "schema": schema,
+        "indexed_fields": {"fields": ["year", "genre"]},
+    }
+    assert (await index.post("/namespaces", {"name": "t", "schema": schema})).json() == shown
+    assert (await index.get("/namespaces/t")).json() == shown
+    assert (await index.get("/namespaces")).json()["namespaces"] == [shown]
+    wrong = {"name": "u", "schema": {"fields": {"year": {"filterable": False}}}}
+    status, _, message = refused(await index.post("/namespaces", wrong))
+    assert (status, "To avoid indexing the field, omit it" in message) == (400, True)
+
+
 async def test_namespaces_are_listed_in_pages(index: Index) -> None:
     for name in ("t1", "t2", "t3", "other"):
         await index.post("/namespaces", {"name": name})

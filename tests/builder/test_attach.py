@@ -226,7 +226,7 @@ async def test_an_attach_where_records_are_changes_nothing(world: World) -> None
 async def test_an_empty_namespace_takes_one_attach_in_each_life(world: World) -> None:
     """It has been emptied in the same flush, in every way that there is."""
     builder = await filled(world)
-    await world.write(CreateNamespace(), upsert("old"), ns="b")
+    await world.write(CreateNamespace(("color",)), upsert("old"), ns="b")
     await flushed(world, builder)
     await world.write(DeleteIds(("old",)), ns="b")
     await world.branch("b")

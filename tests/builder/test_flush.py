@@ -61,6 +61,8 @@ async def test_records_are_in_files_after_the_first_flush(world: World) -> None:
         [DeleteNamespace()],
         [DeleteNamespace(), UpdateById("a", set_metadata={"size": 3.0}), DeleteIds(("a",))],
         [DeleteNamespace(), CreateNamespace()],
+        [DeleteNamespace(), CreateNamespace(("color",)), upsert("z"), CreateNamespace(("size",))],
+        [DeleteNamespace(), upsert("z"), CreateNamespace(("color",))],
         [DeleteNamespace(), upsert("z"), DeleteIds(("z",))],
         [CreateNamespace()],
     ],

@@ -55,8 +55,11 @@ class History:
             return UpdateByFilter(self._filter(), {"color": self.random.choice(COLORS)})
         if draw < 0.97:
             return DeleteByFilter(self._filter())
-        rest: list[Operation] = [DeleteAll(), DeleteNamespace(), CreateNamespace()]
+        rest: list[Operation] = [DeleteAll(), DeleteNamespace(), self._creation()]
         return self.random.choice(rest)
+
+    def _creation(self) -> Operation:
+        return CreateNamespace(self.random.choice([None, (), ("color",), ("size", "color")]))
 
     def _record(self, name: str, info: IndexInfo) -> Record:
         color = self.random.choice(COLORS)

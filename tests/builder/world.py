@@ -141,6 +141,7 @@ class Life:
     exists: bool = False
     records: dict[str, StoredRecord] = field(default_factory=dict)
     last_lsn: int = -1
+    declared: tuple[str, ...] | None = None
 
     def apply(self, lsn: int, operation: Operation) -> None:
         self.last_lsn = lsn
@@ -149,10 +150,12 @@ class Life:
             case Upsert(records=records):
                 self.exists = True
                 held.update({r.id: StoredRecord(r, lsn) for r in records})
-            case CreateNamespace():
+            case CreateNamespace(declared=declared):
+                if not self.exists:
+                    self.declared = declared
                 self.exists = True
             case DeleteNamespace():
-                self.exists = False
+                self.exists, self.declared = False, None
                 held.clear()
             case DeleteAll():
                 held.clear()
@@ -263,9 +266,12 @@ class World:
             now_ms = self.clock.now_ms()
             pin = await self.snapshots.take_again(of, created_ms=now_ms, holder=holder)
         lsn = await self.attach(to, pin, index, ns, to_index)
-        held = self.truth[(index, ns)].records
+        source, before = self.truth[(index, ns)], self.truth.get((to_index, to), Life())
+        held = source.records
         records = {name: StoredRecord(stored.record, lsn) for name, stored in held.items()}
-        self.truth[(to_index, to)] = Life(True, records, lsn)
+        own = before.declared if before.exists else None
+        declared = source.declared if own is None else own
+        self.truth[(to_index, to)] = Life(True, records, lsn, declared)
         return lsn, pin
 
     async def attach(self, to: str, pin: Snapshot, index: str, ns: str, to_index: str = "") -> int:
@@ -297,6 +303,7 @@ class World:
         found = await self._live(reader)
         same(found, life.records)
         assert manifest.record_count == len(life.records)
+        assert manifest.deleted or manifest.declared == life.declared
         asked = [*life.records, "nobody", "r0", "r1"]
         same(await reader.read(asked), {k: v for k, v in life.records.items() if k in asked})
         assert await reader.list_ids(limit=len(life.records) + 1) == sorted(life.records)

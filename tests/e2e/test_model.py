@@ -207,10 +207,10 @@ class EngineMachine(RuleBasedStateMachine):
         lsn, request_id = self.write(ns, DeleteNamespace())
         self.check_outcome(ns, lsn, request_id, existed)
 
-    @rule(ns=st.sampled_from(NAMESPACES[1:]))
-    def create_namespace(self, ns: str) -> None:
+    @rule(ns=st.sampled_from(NAMESPACES[1:]), declared=st.sampled_from([None, (), ("g", "t")]))
+    def create_namespace(self, ns: str, declared: tuple[str, ...] | None) -> None:
         existed = ns in self.truth.namespaces
-        lsn, request_id = self.write(ns, CreateNamespace())
+        lsn, request_id = self.write(ns, CreateNamespace(declared))
         self.check_outcome(ns, lsn, request_id, existed)
 
     @rule(data=st.data(), ns=namespaces, name=ids, other=ids, condition=filters)
@@ -377,6 +377,8 @@ class EngineMachine(RuleBasedStateMachine):
         page = self.run(self.now.queries.namespaces(self.index))
         counts = self.truth.counts()
         assert [(n.name, n.record_count) for n in page.namespaces] == sorted(counts.items())
+        shown = {n.name: n.declared for n in page.namespaces if n.declared is not None}
+        assert shown == self.truth.declared
         described = self.run(self._describe(ns))
         assert described == counts.get(ns)
 

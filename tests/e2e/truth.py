@@ -29,9 +29,10 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Truth:
-    """Namespaces that exist, each with its records by id."""
+    """Namespaces that exist, each with its records by id; `declared`: the schemas of some."""
 
     namespaces: dict[str, dict[str, Record]] = field(default_factory=dict)
+    declared: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def records(self, namespace: str) -> dict[str, Record]:
         return self.namespaces.get(namespace, {})
@@ -41,10 +42,13 @@ class Truth:
         match operation:
             case Upsert(records=records):
                 self.namespaces.setdefault(namespace, {}).update({r.id: r for r in records})
-            case CreateNamespace():
+            case CreateNamespace(declared=declared):
+                if namespace not in self.namespaces and declared is not None:
+                    self.declared[namespace] = declared
                 self.namespaces.setdefault(namespace, {})
             case DeleteNamespace():
                 self.namespaces.pop(namespace, None)
+                self.declared.pop(namespace, None)
             case DeleteAll():
                 held.clear()
             case DeleteIds(ids=ids):

@@ -93,6 +93,15 @@ def exists_after(exists: bool, operation: Operation) -> bool:
     return False if isinstance(operation, DeleteNamespace) else exists
 
 
+def declared_after(
+    declared: tuple[str, ...] | None, exists: bool, operation: Operation
+) -> tuple[str, ...] | None:
+    """Of a namespace that did, or did not, exist just before."""
+    if isinstance(operation, CreateNamespace) and not exists:
+        return operation.declared
+    return None if isinstance(operation, DeleteNamespace) else declared
+
+
 def write(
     lsn: int,
     ops: Sequence[Operation],

@@ -12,9 +12,24 @@ from core.errors import InvalidRequest, TooLarge
 from core.filters.parse import parse_filter
 from core.indexes import IndexInfo
 from core.limits import METADATA_BYTES_MAX, SPARSE_NONZERO_MAX, UPSERT_BYTES_MAX
-from core.operations import DeleteAll, DeleteByFilter, DeleteIds, UpdateByFilter, UpdateById, Upsert
+from core.operations import (
+    CreateNamespace,
+    DeleteAll,
+    DeleteByFilter,
+    DeleteIds,
+    UpdateByFilter,
+    UpdateById,
+    Upsert,
+)
 from ingest import validate
-from ingest.bodies import DeleteBody, QueryBody, UpdateBody, UpsertBody, decode_body
+from ingest.bodies import (
+    CreateNamespaceBody,
+    DeleteBody,
+    QueryBody,
+    UpdateBody,
+    UpsertBody,
+    decode_body,
+)
 from ingest.search import Search, search
 from ingest.vectors import WrongDimension, checked_namespace
 from tests.ingest.indexes import DENSE, HYBRID, SPARSE
@@ -254,6 +269,38 @@ def test_the_default_namespace_cannot_be_created() -> None:
     validate.create_namespace("tenant")
     with pytest.raises(InvalidRequest, match="__default__"):
         validate.create_namespace("__default__")
+
+
+def created(fields: dict[str, Any]) -> CreateNamespace:
+    given = json.dumps({"name": "n", "schema": {"fields": fields}}).encode()
+    body = decode_body(given, CreateNamespaceBody)
+    return validate.create_namespace(body.name, body.schema)
+
+
+def test_a_schema_of_a_namespace_is_kept() -> None:
+    on = {"filterable": True}
+    assert created({"year": on, "genre": on}) == CreateNamespace(("year", "genre"))
+    assert created({}) == CreateNamespace(())
+    assert created({f"f{n}": on for n in range(256)}).declared is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"year": {"filterable": False}}, "Field 'year' is set to filterable: false"),
+        ({"year": {}}, "Field 'year' is set to filterable: false"),
+        ({"year": {"filterable": True, "type": "float"}}, "type"),
+        ({"year": True}, "expected `object`"),
+        ({"": {"filterable": True}}, "non-empty"),
+        ({"$year": {"filterable": True}}, "not start with $"),
+        ({f"f{n}": {"filterable": True} for n in range(257)}, "at most 256 fields"),
+        ({f"{n}{'x' * 1000}": {"filterable": True} for n in range(17)}, "16384 bytes"),
+    ],
+)
+def test_a_wrong_schema_of_a_namespace_is_refused(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        created(fields)
+    assert named in str(refusal.value)
 
 
 def test_namespaces() -> None:

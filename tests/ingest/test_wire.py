@@ -122,6 +122,8 @@ async def test_every_other_operation_survives() -> None:
         DeleteByFilter(condition),
         DeleteAll(),
         CreateNamespace(),
+        CreateNamespace(()),
+        CreateNamespace(("genre", "year")),
         DeleteNamespace(),
         Attach("dense", "other", "0" * 32, "f" * 32),
     ]

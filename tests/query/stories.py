@@ -4,6 +4,7 @@ than a shrinking generator does.
 """
 
 import random
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -49,15 +50,26 @@ OPERATIONS = {
     "filter": 12,
     "drop": 8,
     "clear": 2,
+    "create": 1,
     "end": 1,
 }
+# Namespaces that come and go.
+LIVES = {"upsert": 20, "delete": 10, "clear": 10, "create": 35, "end": 25}
 
 
 class Story:
     """`sparse`: whether records may have sparse values; `dense`: whether they have dense ones."""
 
-    def __init__(self, seed: int, *, dense: bool = True, sparse: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        dense: bool = True,
+        sparse: bool = False,
+        operations: Mapping[str, int] = OPERATIONS,
+    ) -> None:
         self.random = random.Random(seed)
+        self._operations = operations
         self._dense = dense
         self._sparse = sparse
 
@@ -104,7 +116,7 @@ class Story:
         await world.flush(publish=self._coin())
 
     def operation(self) -> Operation:
-        match self._weighted(OPERATIONS):
+        match self._weighted(self._operations):
             case "upsert":
                 return Upsert(tuple(self.record() for _ in range(self.random.randint(1, 4))))
             case "update":
@@ -117,7 +129,9 @@ class Story:
             case "drop":
                 return DeleteByFilter(self.random.choice(FILTERS))
             case "clear":
-                return self.random.choice((DeleteAll(), CreateNamespace()))
+                return DeleteAll()
+            case "create":
+                return CreateNamespace(self.random.choice((None, (), ("g",), ("t", "g"))))
             case _:
                 return DeleteNamespace()
 
@@ -155,5 +169,5 @@ class Story:
     def _coin(self) -> bool:
         return self.random.random() < 0.5
 
-    def _weighted(self, weights: dict[str, int]) -> str:
+    def _weighted(self, weights: Mapping[str, int]) -> str:
         return self.random.choices(list(weights), list(weights.values()))[0]

@@ -13,7 +13,7 @@ from core.metric import Metric
 from core.records import Record
 from query.model import MetadataRequest, QueryRequest
 from query.service import QuerySettings
-from tests.query.stories import FILTERS, IDS, Story
+from tests.query.stories import FILTERS, IDS, LIVES, Story
 from tests.query.world import World
 from tests.storage.memory_store import MemoryStore
 
@@ -48,6 +48,21 @@ async def test_every_read_agrees_with_a_dict(kind: str, seed: int, tmp_path: Pat
             except AssertionError:
                 print("\n".join(told))
                 raise
+    finally:
+        await world.stop()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_namespace_that_comes_and_goes_shows_the_schema_of_its_life(
+    seed: int, tmp_path: Path
+) -> None:
+    info = IndexInfo("i", "p", "name", 2, Metric.COSINE, VectorType.DENSE, IndexState.READY)
+    world = await World(info, MemoryStore(), tmp_path, seed=seed).start()
+    story = Story(seed, operations=LIVES)
+    try:
+        for _ in range(60):
+            await story.step(world)
+            await compare_names(world)
     finally:
         await world.stop()
 
@@ -109,7 +124,8 @@ async def compare_names(world: World) -> None:
     counts = {n: s.record_count for n, s in stats.namespaces.items()}
     assert counts == ({"n": len(state)} if exists else {})
     named = await service.namespaces(info)
-    assert [n.name for n in named.namespaces] == (["n"] if exists else [])
+    shown = [(n.name, n.declared) for n in named.namespaces]
+    assert shown == ([("n", world.truth().declared[-1])] if exists else [])
 
 
 async def compare_by_filter(world: World, story: Story) -> None:

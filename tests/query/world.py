@@ -45,20 +45,27 @@ from storage.registry import RegistryState, RegistryStore
 from storage.registry_tree import NamespaceSummary
 from storage.rows import Rows
 from tests.freshness.logs import PartitionedLog, TestClock
-from tests.freshness.operations import State, applied, exists_after
+from tests.freshness.operations import State, applied, declared_after, exists_after
 
 PARTITIONS = 2
 
 
 @dataclass(slots=True)
 class Truth:
-    """The states of one namespace by LSN, ascending; the first is before everything."""
+    """The states of one namespace by LSN, ascending; the first is before everything. `declared`:
+    the schema's fields at the same places.
+    """
 
     states: list[tuple[int, State, bool]] = field(default_factory=lambda: [(NO_LSN, {}, False)])
+    declared: list[tuple[str, ...] | None] = field(default_factory=lambda: [None])
 
     def at(self, lsn: int) -> tuple[State, bool]:
         _, state, exists = next(s for s in reversed(self.states) if s[0] <= lsn)
         return state, exists
+
+    def declared_at(self, lsn: int) -> tuple[str, ...] | None:
+        states = enumerate(self.states)
+        return self.declared[max(at for at, (known, _, _) in states if known <= lsn)]
 
     @property
     def now(self) -> State:
@@ -143,14 +150,18 @@ class World:
         assert isinstance(verdict, Admitted), verdict
         assert not verdict.rejected, verdict
         truth = self.truth(namespace)
-        state, exists = truth.now, truth.exists
+        state, exists, declared = truth.now, truth.exists, truth.declared[-1]
         for operation in operations:
             if isinstance(operation, Attach):
-                taken = self.truth(operation.source_namespace).now
-                state, exists = {i: StoredRecord(s.record, lsn) for i, s in taken.items()}, True
+                source = self.truth(operation.source_namespace)
+                state = {i: StoredRecord(s.record, lsn) for i, s in source.now.items()}
+                exists = True
+                declared = source.declared[-1] if declared is None else declared
                 continue
+            declared = declared_after(declared, exists, operation)
             state, exists = applied(state, lsn, operation), exists_after(exists, operation)
         truth.states.append((lsn, state, exists))
+        truth.declared.append(declared)
         if deliver:
             await self.deliver()
         return lsn
@@ -178,6 +189,7 @@ class World:
             generation=generation,
             indexed_lsn=upto,
             deleted=not exists,
+            declared=self.truth(namespace).declared_at(upto),
         )
         await self.manifests.commit(manifest)
         if publish:
@@ -219,6 +231,7 @@ class World:
                     record_count=manifest.record_count,
                     byte_count=manifest.byte_count,
                     deleted=manifest.deleted,
+                    has_schema=manifest.declared is not None,
                 )
         newest = await self.registries.newest(partition)
         blank = RegistryState(

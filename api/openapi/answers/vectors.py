@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from api.openapi.answers.shape import AnswerShape, Pagination
 from core.indexes import VectorType
 from core.metric import Metric
+from ingest.bodies import NamespaceSchemaBody
 
 
 class Usage(AnswerShape, rename="camel"):
@@ -105,10 +106,18 @@ class StatsAnswer(AnswerShape, kw_only=True, rename="camel"):
     dimension: int | UnsetType = UNSET
 
 
+class IndexedFields(AnswerShape):
+    fields: list[str]
+
+
 class NamespaceShown(AnswerShape):
+    """`schema` and `indexed_fields` are there if it was created with a schema."""
+
     name: str
     record_count: int
     size_bytes: int
+    schema: NamespaceSchemaBody | UnsetType = UNSET
+    indexed_fields: IndexedFields | UnsetType = UNSET
 
 
 class NamespaceList(AnswerShape):
