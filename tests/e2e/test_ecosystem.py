@@ -50,16 +50,17 @@ def test_python_package(server: Deployment, package: str) -> None:
     run([python, "-m", "pytest", *options, suite], server)
 
 
-def test_typescript_client(server: Deployment) -> None:
+@pytest.mark.parametrize("package", ["pinecone-8", "pinecone-9"])
+def test_typescript_client(server: Deployment, package: str) -> None:
     missing = without_node()
     if missing and not os.environ.get("CI"):
         pytest.skip(missing)
     assert not missing, missing
     folder = CLIENTS / "typescript"
-    if not (folder / "node_modules").exists():
+    if not (folder / "node_modules" / package).exists():
         pytest.fail("the TypeScript client is not installed in .clients/: run `make clients`")
     suite = SUITES / "typescript" / "suite.mjs"
-    run(["node", "--test", suite], server, FIRNDB_TYPESCRIPT_CLIENT=str(folder))
+    run(["node", "--test", suite], server, CLIENT_FOLDER=str(folder), CLIENT_PACKAGE=package)
 
 
 def without_node() -> str | None:
