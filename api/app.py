@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
@@ -25,10 +25,13 @@ from api.in_flight import InFlight
 from api.living import LivingIndexes
 from api.openapi.routes import openapi_router
 from api.ports import Reads, Writes
+from api.records.inference import InferenceRoutes
+from api.records.routes import RecordRoutes
 from api.relay import Relays
 from api.routing import Router
 from api.server import STOP_S, HttpServer, IndexServers, bind_control
 from api.vectors.calls import RestCalls
+from api.vectors.documents import DocumentRoutes
 from api.vectors.namespaces import NamespaceRoutes
 from api.vectors.plane import DataPlane
 from api.vectors.routes import VectorRoutes
@@ -38,6 +41,7 @@ from infra.catalog.audit import AuditLog
 from infra.catalog.callers import Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
+from infra.embedding.embedders import Embedders
 from infra.settings import Settings
 from infra.telemetry import Metrics
 
@@ -57,6 +61,7 @@ class GatewayParts:
     metrics: Metrics
     not_ready: Callable[[], str | None]
     sole: bool
+    embedders: Embedders = field(default_factory=Embedders)
     routers: Sequence[APIRouter] = ()
 
 
@@ -126,10 +131,15 @@ def build_app(
     settings, catalog = parts.settings, parts.catalog
     audit = AuditLog.of(catalog.database, settings)
     changes = Changes(gate, audit, SystemClock())
-    indexes = IndexRoutes(gate, changes, catalog, parts.directory, living, servers, settings)
+    indexes = IndexRoutes(
+        gate, changes, catalog, parts.directory, living, servers, settings, parts.embedders
+    )
     for routes in (
         VectorRoutes(calls, plane, bytes_max).router(),
         NamespaceRoutes(calls, plane, bytes_max).router(),
+        RecordRoutes(calls, plane, parts.embedders, bytes_max).router(),
+        DocumentRoutes(calls).router(),
+        InferenceRoutes(gate, parts.embedders).router(),
         indexes.router(),
         AccountRoutes(gate, changes, catalog, parts.callers).router(),
         AuditRoutes(gate, audit).router(),

@@ -6,15 +6,16 @@ from api.auth import Arrival, Gate
 from api.living import LivingIndexes
 from core.errors import NotFound
 from core.indexes import IndexInfo
-from infra.catalog.model import Caller
+from infra.catalog.model import Caller, Spec
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks for what: a proved caller, and an index of its project."""
+    """Who asks for what: a proved caller, and an index of its project with its spec."""
 
     caller: Caller
     index: IndexInfo
+    spec: Spec
 
 
 class Router:
@@ -40,4 +41,4 @@ class Router:
                 "This is not the host of an index. Send data plane requests to the host that "
                 "GET /indexes/{name} tells for the index."
             )
-        return Asked(caller, found.info)
+        return Asked(caller, found.info, found.spec)

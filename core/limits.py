@@ -5,6 +5,8 @@ Every one is inclusive: the value itself is still allowed.
 
 UPSERT_RECORDS_MAX = 1000
 UPSERT_BYTES_MAX = 2 << 20  # Pinecone says 2 MB; 2 MiB forgives clients that count either way
+RECORDS_UPSERT_MAX = 96  # records whose text is embedded here
+EMBED_INPUTS_MAX = 96
 REQUEST_BYTES_MAX = 2 << 20  # any other data-plane body: a query by vector with a large filter
 DELETE_IDS_MAX = 1000
 FETCH_IDS_MAX = 1000
@@ -24,6 +26,7 @@ TOP_K_MAX = 10_000
 SCAN_FACTOR_MIN, SCAN_FACTOR_MAX = 0.5, 4.0  # the largest is the default
 MAX_CANDIDATES_MAX = 100_000
 QUERY_RESULT_BYTES_MAX = 4 << 20
+SEARCH_FIELDS_MAX = 100
 LIST_LIMIT_MAX = 100
 LIST_LIMIT_DEFAULT = 100
 FETCH_BY_METADATA_LIMIT_MAX = 10_000

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         le=64 * MIB,
         description="largest request body (default 2 MiB); beyond it the answer is 413",
     )
+    embedders: Path | None = Field(
+        None, description="TOML file of embedding models, see docs/embedding.md; none: no models"
+    )
 
     max_indexes: int = Field(1_000, ge=1, description="indexes of a project")
     max_collections: int = Field(1_000, ge=0, description="collections of a project")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from api.control.embed import SPEC_KEY, EmbedChange, changed_embed
 from api.control.rules import merge_tags
 from core.errors import InvalidRequest
 from infra.catalog.model import CatalogIndex
+from infra.embedding.embedders import Embedders
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +18,9 @@ class IndexChange:
     tags: dict[str, str] | None = None
     scaling: dict[str, Any] | None = None
     read_capacity: dict[str, Any] | None = None
+    embed: EmbedChange | None = None
 
-    def apply(self, index: CatalogIndex) -> CatalogIndex:
+    def apply(self, index: CatalogIndex, embedders: Embedders) -> CatalogIndex:
         """`InvalidRequest` if the index cannot be changed so."""
         spec = dict(index.spec)
         if self.scaling:
@@ -26,6 +29,8 @@ class IndexChange:
             spec["deployment"] = {**spec["deployment"], **self.scaling}
         if self.read_capacity is not None:
             spec["read_capacity"] = self.read_capacity
+        if self.embed is not None:
+            spec[SPEC_KEY] = changed_embed(index, self.embed, embedders).kept()
         protected = self.deletion_protection
         return replace(
             index,

@@ -10,7 +10,8 @@ from msgspec import UNSET, Struct, UnsetType
 from api.control import rules
 from api.control.body import decode
 from api.control.change import IndexChange
-from api.errors import NotSupported, Unprocessable
+from api.control.embed import EmbedChange, shown_classic
+from api.errors import Unprocessable
 from core.errors import InvalidRequest, NotFound
 from core.indexes import VectorType
 from core.metric import Metric
@@ -21,7 +22,7 @@ class _Filterable(Struct):
     filterable: bool = True
 
 
-class _MetadataSchema(Struct):
+class MetadataSchema(Struct):
     fields: dict[str, _Filterable]
 
 
@@ -30,7 +31,7 @@ class _Serverless(Struct):
     region: str
     source_collection: str | None = None
     read_capacity: dict[str, Any] | None = None
-    schema: _MetadataSchema | None = None
+    schema: MetadataSchema | None = None
 
 
 class _Pod(Struct):
@@ -46,7 +47,7 @@ class _Pod(Struct):
 class _Byoc(Struct):
     environment: str
     read_capacity: dict[str, Any] | None = None
-    schema: _MetadataSchema | None = None
+    schema: MetadataSchema | None = None
 
 
 class _Spec(Struct):
@@ -84,7 +85,7 @@ class ClassicConfigure(Struct):
     spec: _SpecChange | None = None
     deletion_protection: str | None = None
     tags: dict[str, str] | None = None
-    embed: dict[str, Any] | None = None
+    embed: EmbedChange | None = None
 
 
 def parse_create(body: bytes) -> NewIndex:
@@ -114,8 +115,6 @@ def parse_create(body: bytes) -> NewIndex:
 
 def parse_configure(body: bytes) -> IndexChange:
     wanted = decode(body, ClassicConfigure)
-    if wanted.embed is not None:
-        raise NotSupported("This server has no hosted models: send vectors instead of texts")
     spec = wanted.spec or _SpecChange()
     capacity = spec.serverless or spec.byoc or _ServerlessChange()
     scaling = {}
@@ -128,6 +127,7 @@ def parse_configure(body: bytes) -> IndexChange:
         tags=wanted.tags,
         scaling=scaling or None,
         read_capacity=rules.check_capacity(capacity.read_capacity),
+        embed=wanted.embed,
     )
 
 
@@ -145,6 +145,9 @@ def show(index: CatalogIndex, host: str) -> dict[str, Any]:
     }
     if index.info.dimension is not None:
         shown["dimension"] = index.info.dimension
+    embed = shown_classic(index)
+    if embed is not None:
+        shown["embed"] = embed
     return shown
 
 

@@ -1,5 +1,6 @@
 """The routes of the control plane: `/indexes`."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 from fastapi import APIRouter
@@ -7,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import Gate
-from api.control import classic, typed
+from api.control import classic, for_model, typed
 from api.control.body import json_response
 from api.control.changes import Changes
 from api.living import LivingIndexes
@@ -15,7 +16,8 @@ from api.server import IndexServers
 from api.versions import api_version
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
-from infra.catalog.model import CatalogIndex
+from infra.catalog.model import CatalogIndex, NewIndex
+from infra.embedding.embedders import Embedders
 from infra.settings import Settings
 
 
@@ -36,6 +38,7 @@ class IndexRoutes:
         living: LivingIndexes,
         servers: IndexServers,
         settings: Settings,
+        embedders: Embedders,
     ) -> None:
         self._gate = gate
         self._changes = changes
@@ -43,12 +46,14 @@ class IndexRoutes:
         self._directory = directory
         self._living = living
         self._servers = servers
+        self._embedders = embedders
         self._ports = settings.port_range if settings.port_per_index else None
 
     def router(self) -> APIRouter:
         router = APIRouter()
         router.add_api_route("/indexes", self.list, methods=["GET"])
         router.add_api_route("/indexes", self.create, methods=["POST"])
+        router.add_api_route("/indexes/create-for-model", self.create_for_model, methods=["POST"])
         router.add_api_route("/indexes/{name}", self.describe, methods=["GET"])
         router.add_api_route("/indexes/{name}", self.configure, methods=["PATCH"])
         router.add_api_route("/indexes/{name}", self.delete, methods=["DELETE"])
@@ -62,8 +67,16 @@ class IndexRoutes:
         return json_response({"indexes": shown})
 
     async def create(self, request: Request) -> Response:
+        return await self._create(request, lambda body: shape_of(request).parse_create(body))
+
+    async def create_for_model(self, request: Request) -> Response:
+        return await self._create(
+            request, lambda body: for_model.parse_create(body, self._embedders)
+        )
+
+    async def _create(self, request: Request, parse: Callable[[bytes], NewIndex]) -> Response:
         async with self._changes.change(request, "index.create", "index") as change:
-            new = shape_of(request).parse_create(await request.body())
+            new = parse(await request.body())
             change.resource = f"index/{new.name}"
             index = await self._catalog.create_index(change.caller.project_id, new, self._ports)
             index = await self._servers.created(index)
@@ -78,7 +91,10 @@ class IndexRoutes:
         async with self._changes.change(request, "index.configure", f"index/{name}") as change:
             wanted = shape_of(request).parse_configure(await request.body())
             project_id = change.caller.project_id
-            index = await self._catalog.configure_index(project_id, name, wanted.apply)
+            index = await self._catalog.configure_index(
+                project_id, name, lambda before: wanted.apply(before, self._embedders)
+            )
+        self._living.add(index)
         return self._shown(index, request, 202)
 
     async def delete(self, request: Request, name: str) -> Response:

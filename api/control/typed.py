@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from api.control import rules
 from api.control.body import decode
 from api.control.change import IndexChange
+from api.control.embed import EmbedChange, shown_field
 from api.errors import NotSupported, Unprocessable
 from core.errors import InvalidRequest
 from core.indexes import VectorType
@@ -108,10 +109,6 @@ def parse_create(body: bytes) -> NewIndex:
 
 def parse_configure(body: bytes) -> IndexChange:
     wanted = decode(body, TypedConfigure)
-    if wanted.schema is not None:
-        raise InvalidRequest(
-            "The schema of an index cannot change: metadata is indexed without being declared"
-        )
     scaling = {}
     if wanted.deployment is not None:
         sent = {"replicas": wanted.deployment.replicas, "pod_type": wanted.deployment.pod_type}
@@ -122,6 +119,7 @@ def parse_configure(body: bytes) -> IndexChange:
         tags=wanted.tags,
         scaling=scaling or None,
         read_capacity=rules.check_capacity(wanted.read_capacity),
+        embed=None if wanted.schema is None else _embed_change(wanted.schema.fields),
     )
 
 
@@ -173,6 +171,19 @@ def _check_fields(fields: dict[str, dict[str, Any]]) -> None:
             )
         else:
             raise Unprocessable(f"The schema field {name} has the unknown type {kind!r}")
+
+
+def _embed_change(fields: dict[str, dict[str, Any]]) -> EmbedChange:
+    """The one part of a schema that can change: how an embedded field is embedded."""
+    if len(fields) != 1 or any(f.get("type") != "semantic_text" for f in fields.values()):
+        raise InvalidRequest(
+            "The schema of an index cannot change: metadata is indexed without being declared"
+        )
+    ((name, field),) = fields.items()
+    try:
+        return msgspec.convert({**field, "field_map": {"text": name}}, EmbedChange)
+    except msgspec.ValidationError as error:
+        raise Unprocessable(f"The schema field {name} is wrong: {error}") from None
 
 
 def _vector_fields(fields: dict[str, dict[str, Any]]) -> tuple[str | None, str | None]:
@@ -229,6 +240,9 @@ def _kept(wanted: TypedCreate) -> Spec:
 
 
 def _shown_fields(index: CatalogIndex) -> dict[str, Any]:
+    embedded = shown_field(index)
+    if embedded is not None:
+        return {**embedded, **index.spec.get("fields", {})}
     if index.info.dimension is not None:
         name = index.spec.get("vector_field", DENSE_FIELD)
         field: dict[str, Any] = {

@@ -81,5 +81,7 @@ PATH = {
     "namespaces": "The name of the namespace, percent-encoded.",
     "projects": "The id of the project.",
     "keys": "The id of the key, which is not its secret.",
+    "documents": "What of the documents API was asked for.",
+    "models": "The name of the model.",
     "docs": "The name of the file.",
 }

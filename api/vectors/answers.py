@@ -1,6 +1,6 @@
 """Answers of the data plane as Pinecone's JSON, bounded in size."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -58,6 +58,16 @@ def query_body(matches: Iterable[Match], namespace: str, cost: Cost, explain: bo
     return b'{"matches":[' + listed + b"]," + orjson.dumps(rest)[1:]
 
 
+def hits_body(
+    matches: Iterable[Match], fields: Collection[str] | None, usage: Mapping[str, int]
+) -> bytes:
+    """The answer of a search for records. `fields` None: all. `InvalidRequest` beyond 4 MB."""
+    listed = _joined(
+        (_hit(m, fields) for m in matches), Room(QUERY_RESULT_BYTES_MAX, QUERY_INSTEAD)
+    )
+    return b'{"result":{"hits":[' + listed + b']},"usage":' + orjson.dumps(usage) + b"}"
+
+
 def fetch_body(
     records: Mapping[str, Record], namespace: str, cost: Cost, next_token: str | None = None
 ) -> bytes:
@@ -100,6 +110,13 @@ def _match(match: Match) -> bytes:
     return _dumps(
         {"id": match.id, "score": match.score}, match.values, match.sparse, match.metadata
     )
+
+
+def _hit(match: Match, fields: Collection[str] | None) -> bytes:
+    metadata = match.metadata or {}
+    if fields is not None:
+        metadata = {name: value for name, value in metadata.items() if name in fields}
+    return orjson.dumps({"_id": match.id, "_score": match.score, "fields": metadata})
 
 
 def _vector(record: Record) -> bytes:

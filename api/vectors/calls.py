@@ -32,4 +32,4 @@ def _place(request: Request) -> tuple[int, str]:
 async def _call(request: Request, asked: Asked, options: ReadOptions) -> tuple[Call, bytes]:
     body = await request.body()
     request_id: str = request.scope["firn.request_id"]
-    return Call(asked.caller, asked.index, request_id, options, len(body)), body
+    return Call(asked.caller, asked.index, request_id, options, len(body), asked.spec), body

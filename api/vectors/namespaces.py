@@ -10,6 +10,7 @@ from starlette.responses import Response
 from api.vectors import answers, headers
 from api.vectors.bodies import in_json
 from api.vectors.calls import RestCalls
+from api.vectors.documents import is_of_documents, refusal
 from api.vectors.plane import DataPlane
 from api.vectors.routes import page_limit
 from core.errors import NotFound
@@ -80,6 +81,8 @@ def _named(request: Request) -> str:
     """The namespace of the path, from its raw form: only there `/` and `%2F` differ."""
     raw: bytes = request.scope["raw_path"]
     name = raw.split(b"?")[0].removeprefix(b"/namespaces/")
+    if is_of_documents(name):
+        raise refusal()
     if not name or b"/" in name:
         raise NotFound(f"There is nothing at {request.url.path}")
     return unquote(name)

@@ -6,7 +6,7 @@ the event loop. Namespaces are canonical from here on.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api.ports import Reads, Writes
 from api.vectors.bodies import judged
@@ -17,7 +17,7 @@ from core.indexes import IndexInfo
 from core.limits import FETCH_IDS_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
 from core.operations import DeleteNamespace, Operation, UpdateById
 from core.records import Record
-from infra.catalog.model import Caller
+from infra.catalog.model import Caller, Spec
 from ingest import validate
 from ingest.bodies import (
     CreateNamespaceBody,
@@ -49,13 +49,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request by a proved caller to one index. body_bytes: its body's size on the wire."""
+    """One request by a proved caller to one index. body_bytes: its body's size on the wire; spec:
+    of the index, where the operation needs it.
+    """
 
     caller: Caller
     index: IndexInfo
     request_id: str
     options: ReadOptions
     body_bytes: int = 0
+    spec: Spec = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from cli.runtime.gauges import show_amplification, show_cache, show_freshness, s
 from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, open_parts
 from freshness.layer import FreshnessLayer
+from infra.embedding.embedders import Embedders
 from infra.settings import Settings
 from ingest.writer import LogWriter
 from query.service import QueryService
@@ -84,6 +85,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
     """Serve until `stopped` is set, or raise what ended the consumers."""
     async with open_engine(settings) as engine:
         parts = engine.parts
+        embedders = Embedders.open(settings.embedders, parts.metrics)
         key = await ensure_key(parts)
         address = new_address(settings.url_at(settings.port))
         gateway = Gateway(
@@ -97,6 +99,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
                 metrics=parts.metrics,
                 not_ready=engine.not_ready,
                 sole=True,
+                embedders=embedders,
                 routers=[admin_routes(parts, address.token)],
             )
         )
@@ -112,3 +115,4 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
                 engine.consuming.result()
         finally:
             await gateway.stop()
+            await embedders.close()

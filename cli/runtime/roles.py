@@ -27,6 +27,7 @@ from core.errors import ConfigError, Unavailable
 from freshness.client import RemoteFreshReader
 from freshness.layer import FreshnessLayer
 from freshness.server import freshness_router
+from infra.embedding.embedders import Embedders
 from infra.faust.driver import run_faust_consumer
 from infra.faust.settings import FaustSettings
 from infra.feed.owners import LogOwners
@@ -68,6 +69,8 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
         stack.push_async_callback(writer.close)
         show_store(parts)
         show_cache(parts, cache)
+        embedders = Embedders.open(settings.embedders, parts.metrics)
+        stack.push_async_callback(embedders.close)
         key = await ensure_key(parts)
         gateway = Gateway(
             GatewayParts(
@@ -80,6 +83,7 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
                 metrics=parts.metrics,
                 not_ready=_Found(owners, parts.partitions).not_ready,
                 sole=False,
+                embedders=embedders,
             )
         )
         port = await gateway.start()

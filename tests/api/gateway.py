@@ -14,6 +14,7 @@ from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import KeyRole
 from infra.catalog.quotas import Quotas
+from infra.embedding.embedders import Embedders
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from tests.api.memory_index import MemoryIndex
@@ -74,6 +75,7 @@ async def running_gateway(
     )
     catalog = Catalog.open(settings.catalog_url, quotas=Quotas.of(settings))
     callers, memory, metrics = Callers(catalog), MemoryIndex(), Metrics()
+    embedders = Embedders.open(settings.embedders, metrics)
     not_ready: list[str] = []
     parts = GatewayParts(
         settings=settings,
@@ -85,6 +87,7 @@ async def running_gateway(
         metrics=metrics,
         not_ready=lambda: not_ready[0] if not_ready else None,
         sole=sole,
+        embedders=embedders,
     )
     gateway = Gateway(parts)
     try:
@@ -96,6 +99,7 @@ async def running_gateway(
             yield Running(gateway, url, http, catalog, callers, memory, metrics, not_ready)
     finally:
         await gateway.stop()
+        await embedders.close()
         await catalog.close()
 
 

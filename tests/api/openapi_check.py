@@ -13,6 +13,7 @@ import httpx
 import jsonschema_rs
 import orjson
 
+from api.openapi.operation import NDJSON
 from api.openapi.routes import document
 
 SCHEMAS = orjson.loads(document())
@@ -24,7 +25,7 @@ ACCEPTED = range(200, 300)
 def _patterns() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     """Paths with parameters last, so that `/indexes/create-for-model` is not taken for a name."""
     paths = sorted(SCHEMAS["paths"].items(), key=lambda item: "{" in item[0])
-    return [(re.compile(re.sub(r"{\w+}", "[^/]+", path)), methods) for path, methods in paths]
+    return [(re.compile(re.sub(r"{\w+}", "[^/]*", path)), methods) for path, methods in paths]
 
 
 def described(method: str, path: str) -> dict[str, Any] | None:
@@ -79,7 +80,12 @@ def _check_request(request: httpx.Request, operation: dict[str, Any], where: str
     sent = request.content
     if body is None or (not sent and not body["required"]):
         return
-    content = body["content"].get("application/json")
-    if content is not None:
-        faults = _faults(content["schema"], orjson.loads(sent))
+    lines = [line for line in sent.splitlines() if line.strip()] if _is_lines(body) else [sent]
+    schema = body["content"]["application/json"]["schema"]
+    for line in lines:
+        faults = _faults(schema, orjson.loads(line))
         assert not faults, f"{where}: accepted, but not described: {faults}"
+
+
+def _is_lines(body: dict[str, Any]) -> bool:
+    return NDJSON in body["content"]

@@ -61,6 +61,18 @@ class ShownSpec(AnswerShape):
     byoc: ShownByoc | UnsetType = UNSET
 
 
+class ShownEmbed(AnswerShape):
+    """Which model embeds which field of the records: `field_map.text` names it."""
+
+    model: str
+    field_map: dict[str, str]
+    metric: Metric
+    dimension: int | None
+    vector_type: VectorType
+    read_parameters: dict[str, Any]
+    write_parameters: dict[str, Any]
+
+
 class ClassicIndex(AnswerShape):
     """An index up to API 2026-04. `dimension` is there in dense indexes."""
 
@@ -73,6 +85,7 @@ class ClassicIndex(AnswerShape):
     spec: ShownSpec
     tags: dict[str, str] | None
     dimension: int | UnsetType = UNSET
+    embed: ShownEmbed | UnsetType = UNSET
 
 
 class TypedSchemaShown(AnswerShape):

@@ -1,12 +1,14 @@
 """Every operation of the API, by area."""
 
 from api.openapi.operation import Operation
-from api.openapi.tables import accounts, indexes, namespaces, process, vectors
+from api.openapi.tables import accounts, indexes, inference, namespaces, process, records, vectors
 
 OPERATIONS: tuple[Operation, ...] = (
     *indexes.OPERATIONS,
     *vectors.OPERATIONS,
     *namespaces.OPERATIONS,
+    *records.OPERATIONS,
+    *inference.OPERATIONS,
     *accounts.OPERATIONS,
     *process.OPERATIONS,
 )

@@ -1,6 +1,7 @@
 """Operations of the control plane on indexes."""
 
 from api.control import classic, typed
+from api.control.for_model import CreateForModel
 from api.openapi.answers.indexes import INDEX, IndexList
 from api.openapi.operation import Access, Answer, Operation, Versions
 
@@ -40,6 +41,18 @@ OPERATIONS = (
         {201: Answer("It is ready for records", INDEX)},
         request=CREATE,
         errors=(404, 409, 412, 501),
+    ),
+    Operation(
+        "POST",
+        "/indexes/create-for-model",
+        "createIndexForModel",
+        "Create an index that embeds texts itself",
+        TAG,
+        Access.ADMIN,
+        {201: Answer("It is ready for records", INDEX)},
+        request=CreateForModel,
+        errors=(404, 409, 412),
+        description="With one of the models of GET /models; dimension and metric are the model's.",
     ),
     Operation(
         "GET",
