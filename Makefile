@@ -64,7 +64,7 @@ $(ECOSYSTEM:%=.clients/%/.installed): .clients/%/.installed: $(ECOSYSTEM_SUITES)
 
 .clients/%/.installed: tests/e2e/client-requirements.txt
 	test -x .clients/$*/bin/python || $(PYTHON) -m venv .clients/$*
-	.clients/$*/bin/pip install --quiet --disable-pip-version-check "pinecone[asyncio]==$*" -r tests/e2e/client-requirements.txt
+	.clients/$*/bin/pip install --quiet --disable-pip-version-check "pinecone[asyncio,grpc]==$*" -r tests/e2e/client-requirements.txt
 	@touch $@
 
 lint: install ## ruff and mypy --strict

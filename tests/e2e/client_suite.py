@@ -4,7 +4,8 @@ One module for every client version.
 
 Run by tests/e2e/test_official_clients.py with the interpreter of a client's own environment:
 `PINECONE_API_KEY=... PINECONE_CONTROLLER_HOST=http://127.0.0.1:8080 pytest client_suite.py`.
-Nothing of FirnDB is imported. Every test runs with the synchronous and the asynchronous client.
+Nothing of FirnDB is imported. Every test runs with the synchronous client, the asynchronous one,
+and the synchronous one with its data plane over gRPC.
 """
 
 import asyncio
@@ -33,7 +34,13 @@ async def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
 
 @asynccontextmanager
 async def opened(flavour: str, key: str | None = None) -> AsyncIterator[Any]:
-    if flavour == "sync":
+    if flavour == "grpc" and MAJOR < 8:
+        from pinecone.grpc import PineconeGRPC
+
+        yield PineconeGRPC(api_key=key or os.environ["PINECONE_API_KEY"], host=HOST)
+    elif flavour == "grpc" and MAJOR >= 10:
+        yield Pinecone(api_key=key, host=HOST, grpc_scheme="http")
+    elif flavour != "async":
         yield Pinecone(api_key=key, host=HOST) if key else Pinecone(host=HOST)
     else:
         async with (
@@ -54,6 +61,8 @@ async def index_of(
     try:
         if flavour == "sync":
             yield client.Index(host=model.host)
+        elif flavour == "grpc":
+            yield grpc_index(client, model.host)
         else:
             async with client.IndexAsyncio(host=model.host) as index:
                 yield index
@@ -61,10 +70,33 @@ async def index_of(
         await call(client.delete_index, name)
 
 
+def grpc_index(client: Any, host: str) -> Any:
+    """How each version is told that there is no TLS."""
+    if MAJOR < 8:
+        from pinecone import grpc
+
+        config = vars(grpc)["GRPCClientConfig"](secure=False)
+        return client.Index(host=host.removeprefix("http://"), grpc_config=config)
+    if MAJOR < 10:
+        from pinecone.grpc import GrpcIndex
+
+        return GrpcIndex(host=host, secure=False)
+    return client.index(host=host, grpc=True)
+
+
+def not_found(flavour: str) -> Any:
+    """What a client raises; the gRPC client of version 7 has one exception for everything."""
+    if flavour == "grpc" and MAJOR < 8:
+        from pinecone.exceptions import PineconeException
+
+        return PineconeException
+    return pinecone.NotFoundException
+
+
 def each(test: Callable[[str], Awaitable[None]]) -> Callable[[str], None]:
     """The coroutine test as a plain pytest test, once for each flavour of the client."""
 
-    @pytest.mark.parametrize("flavour", ["sync", "async"])
+    @pytest.mark.parametrize("flavour", ["sync", "async", "grpc"])
     def run(flavour: str) -> None:
         asyncio.run(asyncio.wait_for(test(flavour), 90))
 
@@ -270,7 +302,7 @@ async def test_delete_by_ids_filter_and_all(flavour: str) -> None:
         await call(index.delete, delete_all=True, namespace="ns")
         found = await call(index.query, vector=[1.0, 1.0, 1.0], top_k=20, namespace="ns")
         assert ids(found) == []
-        with pytest.raises(pinecone.NotFoundException):
+        with pytest.raises(not_found(flavour)):
             await call(index.delete, ids=["x"], namespace="never-made")
 
 
@@ -343,7 +375,7 @@ async def test_namespaces_isolate_tenants(flavour: str) -> None:
         found = await call(index.query, vector=[1.0, 0.0, 0.0], top_k=3, namespace="tenant1")
         assert ids(found) == []
         assert set((await stats_of(index)).namespaces) == {"tenant2"}
-        with pytest.raises(pinecone.NotFoundException):
+        with pytest.raises(not_found(flavour)):
             await call(index.describe_namespace, namespace="tenant1")
         await call(
             index.upsert, vectors=[{"id": "new", "values": [1.0, 0.0, 0.0]}], namespace="tenant1"
