@@ -32,6 +32,7 @@ from api.routing import Router
 from api.server import STOP_S, HttpServer, IndexServers, bind_control
 from api.vectors.calls import RestCalls
 from api.vectors.documents import DocumentRoutes
+from api.vectors.imports import ImportRoutes
 from api.vectors.namespaces import NamespaceRoutes
 from api.vectors.plane import DataPlane
 from api.vectors.routes import VectorRoutes
@@ -41,7 +42,9 @@ from infra.catalog.audit import AuditLog
 from infra.catalog.callers import Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
+from infra.catalog.imports import ImportStore
 from infra.embedding.embedders import Embedders
+from infra.imports.locations import locations_of
 from infra.settings import Settings
 from infra.telemetry import Metrics
 
@@ -140,6 +143,9 @@ def build_app(
         RecordRoutes(calls, plane, parts.embedders, bytes_max).router(),
         DocumentRoutes(calls).router(),
         InferenceRoutes(gate, parts.embedders).router(),
+        ImportRoutes(
+            calls, ImportStore(catalog.database), locations_of(settings), bytes_max
+        ).router(),
         indexes.router(),
         AccountRoutes(gate, changes, catalog, parts.callers).router(),
         AuditRoutes(gate, audit).router(),

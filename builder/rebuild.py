@@ -5,7 +5,6 @@ owner's epoch, so that the owner is not fenced, and only if nothing is lost by i
 conflict, reads again and follows.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,12 +20,11 @@ from builder.chain import (
     uninterrupted,
     were_collected,
 )
-from builder.compaction.compact import commit_rewrite, execute
+from builder.compaction.at_rest import compact_to_rest
 from builder.flush import flush
 from builder.intake import Intake
 from builder.parts import BuilderParts
 from builder.pending import PendingWrites
-from builder.policy import plan
 from builder.settings import BuilderSettings
 from core.errors import FailedPrecondition, Fenced, LogMismatch, NotFound, Unavailable
 from core.indexes import IndexInfo, IndexState
@@ -269,15 +267,9 @@ class _Replay:
                 await self._compact(aside)
 
     async def _compact(self, aside: _Aside) -> None:
-        limits = self.settings.compaction
-        while aside.manifest is not None:
-            job = await asyncio.to_thread(plan, aside.manifest, limits)
-            if job is None:
-                return
-            schema = aside.target.schema
-            rewrite = await execute(self.shop, schema, aside.manifest, job, limits)
-            aside.manifest = await commit_rewrite(self.shop, aside.target, aside.manifest, rewrite)
-            assert aside.manifest is not None, "nobody else changes what is built aside"
+        if aside.manifest is not None:
+            limits = self.settings.compaction
+            aside.manifest = await compact_to_rest(self.shop, aside.target, aside.manifest, limits)
 
     async def _publish(self, manifest: Manifest) -> None:
         with suppress(Unavailable):  # news may be missed

@@ -7,6 +7,8 @@ from typing import Protocol
 from core.metric import Metric
 
 DEFAULT_NAMESPACE = "__default__"
+# What an import builds before it is attached; no client can name such a namespace.
+_STAGING = "\0import/"
 
 
 class VectorType(StrEnum):
@@ -50,3 +52,12 @@ class IndexDirectory(Protocol):
 def canonical_namespace(name: str | None) -> str:
     """`""` and None are the default namespace, which is always `__default__` here."""
     return name or DEFAULT_NAMESPACE
+
+
+def staging_namespace(import_id: str, number: int) -> str:
+    """Where the `number`-th namespace of an import is built."""
+    return f"{_STAGING}{import_id}/{number}"
+
+
+def is_staging(namespace: str) -> bool:
+    return namespace.startswith(_STAGING)

@@ -32,6 +32,19 @@ LIST_LIMIT_DEFAULT = 100
 FETCH_BY_METADATA_LIMIT_MAX = 10_000
 FETCH_BY_METADATA_LIMIT_DEFAULT = 100
 
+# Of one import, as Pinecone documents them; the bounds below the line are ours.
+IMPORT_FILES_MAX = 100_000
+IMPORT_FILE_BYTES_MAX = 10 << 30
+IMPORT_NAMESPACES_MAX = 10_000
+IMPORT_RECORDS_MAX = 100_000_000
+IMPORT_URI_CHARS_MAX = 1500
+IMPORT_ID_CHARS_MAX = 1000
+# ---
+IMPORTS_UNFINISHED_MAX = 100  # of one index
+IMPORTS_KEPT_MAX = 1000  # of one index; the oldest finished ones are forgotten
+IMPORT_REASONS_MAX = 20  # why rows were left out: the first ones are told
+IMPORT_READER_BYTES_MAX = 1 << 30  # memory of the process that decodes files
+
 # Pinecone documents only the length of `$in`. Depth and conditions are far beyond what people
 # write, and keep recursion and the work per record bounded.
 FILTER_IN_VALUES_MAX = 10_000

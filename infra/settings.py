@@ -142,6 +142,18 @@ class Settings(BaseSettings):
         600.0, gt=0, description="how often a namespace with garbage is looked at, in seconds"
     )
 
+    import_locations: str | None = Field(
+        None,
+        description="folders that imports may read, with commas: s3://bucket/prefix/, "
+        "file:///folder/; none: no imports",
+    )
+    import_integrations: Path | None = Field(
+        None, description="JSON file of further locations with S3 credentials of their own, by name"
+    )
+    imports_at_once: int = Field(
+        1, ge=0, le=16, description="imports that one process runs at a time (0: none here)"
+    )
+
     builder_host: str = Field("127.0.0.1", description="address of the builder's health port")
     builder_port: int = Field(
         8191,

@@ -9,7 +9,7 @@ alone.
 from dataclasses import dataclass
 
 from core.errors import InvalidRequest
-from core.indexes import IndexDirectory, IndexInfo, IndexState
+from core.indexes import IndexDirectory, IndexInfo, IndexState, is_staging
 from core.log import LogRecord
 from core.operations import Attach, DeleteNamespace, Entry, NamespaceWrite, Operation
 from core.partition import partition_of
@@ -123,6 +123,8 @@ def _judge(
 def _operation(
     body: EntryBody, namespace: str, info: IndexInfo, source: IndexInfo | None
 ) -> Operation:
+    if is_staging(namespace) and not isinstance(body, DeleteNamespaceEntry):
+        raise InvalidRequest("What an import has built is attached or deleted, never written to.")
     match body:
         case UpsertEntry():
             return validate.upsert(body.vectors, info)

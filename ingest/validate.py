@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import InvalidRequest
 from core.filters.parse import parse_filter
-from core.indexes import DEFAULT_NAMESPACE, IndexInfo, VectorType
+from core.indexes import DEFAULT_NAMESPACE, IndexInfo, VectorType, is_staging
 from core.limits import (
     DELETE_IDS_MAX,
     SCHEMA_BYTES_MAX,
@@ -140,7 +140,8 @@ def attach(operation: Attach, source: IndexInfo | None, info: IndexInfo) -> Atta
             "A snapshot can only be attached in an index of its own vector type, dimension and "
             f"metric: it has {_schema(source)}, this index has {_schema(info)}."
         )
-    checked_namespace(operation.source_namespace)
+    if not is_staging(operation.source_namespace):
+        checked_namespace(operation.source_namespace)
     if not _HEX32.fullmatch(operation.snapshot_id) or not _HEX32.fullmatch(operation.checksum):
         raise InvalidRequest("The snapshot and the checksum of an attach are 32 hex digits each.")
     return operation

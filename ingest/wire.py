@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from core.errors import InvalidRequest
-from core.indexes import canonical_namespace
+from core.indexes import canonical_namespace, is_staging
 from core.limits import LOG_RECORD_BYTES_MAX
 from core.log import Headers, LogRecord
 from core.operations import Entry
@@ -183,7 +183,7 @@ def _parse_key(key: bytes | None) -> tuple[str, str]:
             "The key must be {index id}/{namespace}, with __default__ for the default namespace.",
         )
     try:
-        return index_id, checked_namespace(namespace)
+        return index_id, namespace if is_staging(namespace) else checked_namespace(namespace)
     except InvalidRequest as error:
         raise _Wrong(Reason.BAD_KEY, str(error)) from error
 

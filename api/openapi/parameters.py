@@ -83,5 +83,6 @@ PATH = {
     "keys": "The id of the key, which is not its secret.",
     "documents": "What of the documents API was asked for.",
     "models": "The name of the model.",
+    "imports": "The id of the import.",
     "docs": "The name of the file.",
 }

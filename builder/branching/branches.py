@@ -137,6 +137,23 @@ class Branches:
         pin = await self._taken(source, SnapshotKind.BRANCH, holder=target.key)
         return await self._attached(target, pin)
 
+    async def pins(self, source: Place, target: Place) -> Sequence[Snapshot]:
+        """What `pin` has made of the source for the target."""
+        found = await self._store.list(source.prefix)
+        held = (SnapshotKind.BRANCH, *target.key)
+        return [p for p in found if (p.kind, p.holder_index, p.holder_namespace) == held]
+
+    async def pin(self, source: Place, target: Place) -> Snapshot:
+        """For `attach`: of the newest manifest of a source that nobody writes to any more."""
+        return await self._taken(source, SnapshotKind.BRANCH, holder=target.key)
+
+    async def attach(self, target: Place, pin: Snapshot) -> Restored:
+        """The target begins with what was pinned for it; once more does nothing.
+
+        `FailedPrecondition`: it has records of its own. `DeadlineExceeded`: not known yet.
+        """
+        return await self._attached(target, pin)
+
     async def restore(
         self,
         source: Place,

@@ -22,9 +22,11 @@ from cli.runtime.consumers import (
 from cli.runtime.consuming import consuming
 from cli.runtime.folder import new_address, publish_address
 from cli.runtime.gauges import show_amplification, show_cache, show_freshness, show_store
+from cli.runtime.importing import importing
 from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, open_parts
 from freshness.layer import FreshnessLayer
+from infra.catalog.leases import Leases
 from infra.embedding.embedders import Embedders
 from infra.settings import Settings
 from ingest.writer import LogWriter
@@ -61,6 +63,7 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
     """
     async with AsyncExitStack() as stack:
         parts = await stack.enter_async_context(open_parts(settings))
+        await Leases(parts.catalog.database, parts.clock).clear()  # the folder is ours alone
         cache = await stack.enter_async_context(opened_cache(parts, "embedded"))
         builder, freshness = make_builder(parts, cache, bounds), make_freshness(parts, bounds)
         await builder.start()
@@ -73,6 +76,7 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
         stack.push_async_callback(queries.stop)
         writer = LogWriter(parts.wal, parts.clock)
         stack.push_async_callback(writer.close)
+        await stack.enter_async_context(importing(parts, cache, writer, bounds))
         writes = make_writes(parts, writer, freshness)
         show_store(parts)
         show_amplification(parts)

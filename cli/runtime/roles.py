@@ -20,6 +20,7 @@ from cli.runtime.consumers import (
 )
 from cli.runtime.folder import claimed
 from cli.runtime.gauges import show_amplification, show_cache, show_freshness, show_store
+from cli.runtime.importing import importing
 from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, check_deployment, open_parts
 from core.consumer import LogConsumer
@@ -117,6 +118,9 @@ async def serve_builder(settings: Settings, stopped: Stopped) -> None:
         builder = make_builder(parts, cache)
         await builder.start()
         stack.push_async_callback(builder.stop)
+        writer = LogWriter(parts.wal, parts.clock)
+        stack.push_async_callback(writer.close)
+        await stack.enter_async_context(importing(parts, cache, writer))
         show_store(parts)
         show_amplification(parts)
         show_cache(parts, cache)

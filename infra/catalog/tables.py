@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -213,4 +214,25 @@ Index(
     unique=True,
     sqlite_where=_ENABLED,
     postgresql_where=_ENABLED,
+)
+
+# An import of files into an index; `builder.importing` says what plan and progress hold.
+IMPORTS = Table(
+    "imports",
+    METADATA,
+    Column("import_id", String(32), primary_key=True),
+    Column("index_id", String(32), ForeignKey("indexes.index_id"), nullable=False),
+    Column("uri", String, nullable=False),
+    Column("integration", String, nullable=False),
+    Column("error_mode", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("finished_ms", BigInteger),
+    Column("error", String, nullable=False),
+    Column("attaching", Boolean, nullable=False),
+    Column("cleaned", Boolean, nullable=False),
+    Column("progress", JSON, nullable=False),
+    Column("plan", LargeBinary),
+    Index("imports_of_index", "index_id", "created_ms"),
+    Index("imports_open", "cleaned", "state"),
 )

@@ -1,7 +1,16 @@
 """Every operation of the API, by area."""
 
 from api.openapi.operation import Operation
-from api.openapi.tables import accounts, indexes, inference, namespaces, process, records, vectors
+from api.openapi.tables import (
+    accounts,
+    imports,
+    indexes,
+    inference,
+    namespaces,
+    process,
+    records,
+    vectors,
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     *indexes.OPERATIONS,
@@ -9,6 +18,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *namespaces.OPERATIONS,
     *records.OPERATIONS,
     *inference.OPERATIONS,
+    *imports.OPERATIONS,
     *accounts.OPERATIONS,
     *process.OPERATIONS,
 )

@@ -1,0 +1,1 @@
+"""Imports: Parquet files become the files of new namespaces, beside the log, then are attached."""

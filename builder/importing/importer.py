@@ -1,0 +1,196 @@
+"""One import from its list of files to attached namespaces, to be gone on with by anybody.
+
+First every namespace is built beside the log; cancelled or failed until then, nothing is there.
+Then they are attached one after the other, each by one entry of its own log: a namespace has all
+of its records or none.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder.branching.branches import Branches, Place
+from builder.importing.building import Building
+from builder.importing.plan import NamespacePlan, decode_plan, encode_plan, namespaces_of
+from builder.importing.remains import remove
+from builder.importing.staging import Staging
+from builder.parts import BuilderParts
+from builder.settings import BuilderSettings
+from core.errors import AlreadyExists, FailedPrecondition, FirnError, InvalidRequest, NotFound
+from core.indexes import IndexInfo, IndexState
+from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
+from infra.imports.locations import ImportLocations
+from infra.imports.source import Source, open_source
+from ingest.parquet.reader import ParquetReader
+from ingest.writer import LogWriter
+
+# What the import itself, its files or its targets are to blame for; all else is tried again.
+_FINAL = (InvalidRequest, FailedPrecondition, NotFound, AlreadyExists)
+
+
+class Cancelled(Exception):
+    """Somebody has cancelled the import: stop without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportParts:
+    """scratch: a folder for copies of files. `writer` is for as long as this object is used."""
+
+    builder: BuilderParts
+    settings: BuilderSettings
+    writer: LogWriter
+    imports: ImportStore
+    locations: ImportLocations
+    scratch: Path
+
+
+class Importer:
+    """Of one import, under its lease."""
+
+    def __init__(self, parts: ImportParts, work: Import) -> None:
+        self._parts = parts
+        self._work = work
+        self._progress = work.progress
+
+    async def run(self) -> ImportState | None:
+        """How it ended; None: it was cancelled. `Unavailable`: go on later."""
+        try:
+            records = await self._import()
+        except Cancelled:
+            return None
+        except _FINAL as error:
+            return await self.fail(str(error))
+        progress = replace(self._progress, records=records)
+        return await self._ended(ImportState.COMPLETED, progress)
+
+    async def fail(self, text: str) -> ImportState | None:
+        return await self._ended(ImportState.FAILED, self._progress, text)
+
+    async def clean(self) -> bool:
+        """Nothing is left of what was built beside; False: not yet."""
+        parts, done = self._parts, True
+        info = await parts.builder.directory.find(self._work.index_id)
+        assert info is not None, "an import is of an index"
+        for one in await self._kept_plan() or ():
+            staging = self._staging(info, one)
+            done &= await remove(parts.builder, parts.writer, staging, Place(info, one.name))
+        if done:
+            await parts.imports.cleaned(self._work.import_id)
+        return done
+
+    async def _ended(
+        self, state: ImportState, progress: Progress, error: str = ""
+    ) -> ImportState | None:
+        import_id = self._work.import_id
+        ended = await self._parts.imports.finish(import_id, state, progress, error)
+        return state if ended else None
+
+    async def _import(self) -> int:
+        """The number of records in the namespaces that were imported."""
+        info = await self._parts.builder.directory.find(self._work.index_id)
+        if info is None or info.state is not IndexState.READY:
+            raise NotFound("The index was deleted.")
+        if self._work.attaching:
+            planned = await self._kept_plan() or []
+        else:
+            planned = await self._built(info)
+            if not await self._parts.imports.attach(self._work.import_id):
+                raise Cancelled
+        return await self._attached(info, planned)
+
+    async def _built(self, info: IndexInfo) -> list[NamespacePlan]:
+        parts = self._parts
+        place = parts.locations.place(self._work.uri, self._work.integration)
+        source = open_source(place, parts.scratch)
+        reader = ParquetReader(info, abort=self._work.error_mode is ErrorMode.ABORT)
+        try:
+            planned = await self._planned(source)
+            for one in planned:
+                await self._check_empty(Place(info, one.name))
+            limits = parts.settings.flush
+            building = Building(source, reader, self._progress, self._note, limits)
+            try:
+                bytes_before = 0
+                for one in planned:
+                    if not building.is_built(one):
+                        await building.build(self._staging(info, one), one, bytes_before)
+                    bytes_before += sum(file.size for file in one.files)
+            finally:
+                await building.stop()
+            return planned
+        finally:
+            await reader.close()
+            await source.close()
+
+    async def _note(self, progress: Progress) -> None:
+        self._progress = progress
+        if not await self._parts.imports.note(self._work.import_id, progress):
+            raise Cancelled
+
+    async def _kept_plan(self) -> list[NamespacePlan] | None:
+        data = await self._parts.imports.plan(self._work.import_id)
+        return None if data is None else namespaces_of(decode_plan(data))
+
+    async def _planned(self, source: Source) -> list[NamespacePlan]:
+        kept = await self._kept_plan()
+        if kept is not None:
+            return kept
+        files = await source.files()
+        if not files:
+            raise NotFound(
+                f"{self._work.uri} has no sub-folder with files named *.parquet; each sub-folder "
+                "becomes a namespace."
+            )
+        planned = namespaces_of(files)
+        self._progress = Progress(bytes_total=sum(file.size for file in files))
+        plan = encode_plan(files)
+        if not await self._parts.imports.begin(self._work.import_id, plan, self._progress):
+            raise Cancelled
+        return planned
+
+    async def _check_empty(self, target: Place) -> None:
+        manifest = await self._parts.builder.manifests.outline(*target.key)
+        if manifest is None or manifest.deleted:
+            return
+        if manifest.record_count or manifest.attached:
+            raise _not_empty(target.namespace)
+
+    def _staging(self, info: IndexInfo, planned: NamespacePlan) -> Staging:
+        parts = self._parts
+        return Staging(parts.builder, parts.settings, info, self._work.import_id, planned)
+
+    async def _attached(self, info: IndexInfo, planned: list[NamespacePlan]) -> int:
+        """All that can be; then `FailedPrecondition` if one could not."""
+        branches = Branches(self._parts.builder, self._parts.writer)
+        records = 0
+        refused: list[str] = []
+        for one in planned:
+            source, target = self._staging(info, one).place, Place(info, one.name)
+            built = await self._parts.builder.manifests.outline(*source.key)
+            if built is None or built.deleted or not built.record_count:
+                continue  # every row of it was left out
+            pins = await branches.pins(source, target)
+            pin = pins[0] if pins else await branches.pin(source, target)
+            manifest = await self._parts.builder.manifests.outline(*target.key)
+            if manifest is None or manifest.attached != pin.id:
+                try:
+                    await branches.attach(target, pin)
+                except FailedPrecondition:
+                    refused.append(one.name)
+                    await branches.delete(pin)
+                    continue
+            records += built.record_count
+        self._progress = replace(self._progress, records=records)
+        if refused:
+            done = len(planned) - len(refused)
+            raise FailedPrecondition(
+                f"{_not_empty(', '.join(refused[:20]))} {done} of {len(planned)} namespaces were "
+                "imported."
+            )
+        return records
+
+
+def _not_empty(names: str) -> FirnError:
+    return AlreadyExists(
+        f"Namespace {names} has records of its own: an import only goes into namespaces that are "
+        "empty or do not exist yet."
+    )

@@ -1,0 +1,45 @@
+"""What is left of an import once it has ended: what it built beside, in use or not."""
+
+import asyncio
+
+from builder.branching.branches import Branches, Place
+from builder.garbage.beside import sweep_deleted
+from builder.garbage.plan import Grace
+from builder.importing.staging import Staging
+from builder.parts import BuilderParts
+from core.indexes import IndexState
+from core.operations import DeleteNamespace, Entry
+from ingest.writer import LogWriter
+
+_DELETES_AT_ONCE = 16
+
+
+async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging, target: Place) -> bool:
+    """False: ask again later. Repeating it is harmless.
+
+    What the target was attached to stays as long as the target's life, like any branch's source: it
+    is deleted by an entry of the log, so that garbage collection knows it from then on. Of what was
+    never attached nobody knows: it is deleted here and now.
+    """
+    place = staging.place
+    if place.index.state is not IndexState.READY:
+        swept = await sweep_deleted(parts, place.prefix, Grace(ms=0), dry_run=False)
+        return swept.at_rest
+    manifest = await parts.manifests.outline(*place.key)
+    if manifest is not None and manifest.deleted:
+        return True
+    if await Branches(parts, writer).pins(place, target):
+        await writer.write(*place.key, [Entry(DeleteNamespace())])
+        return True
+    await _erase(parts, place.prefix)
+    return True
+
+
+async def _erase(parts: BuilderParts, prefix: str) -> None:
+    names = [info.key.removeprefix(prefix) async for info in parts.store.list(prefix)]
+    # Manifests last: as long as one is there, a repetition knows that something may be left.
+    names.sort(key=lambda name: name.startswith("manifest"))
+    for start in range(0, len(names), _DELETES_AT_ONCE):
+        part = names[start : start + _DELETES_AT_ONCE]
+        await asyncio.gather(*(parts.store.delete(prefix + name) for name in part))
+    parts.cache.forget(names)

@@ -1,0 +1,1 @@
+"""Where imports may read from, and reading there."""

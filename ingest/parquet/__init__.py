@@ -1,0 +1,1 @@
+"""Parquet files as records: decoded and judged in a process of its own."""
