@@ -66,7 +66,9 @@ class Reads(Protocol):
         options: ReadOptions,
     ) -> ListResult: ...
 
-    async def stats(self, index: IndexInfo, options: ReadOptions) -> StatsResult: ...
+    async def stats(
+        self, index: IndexInfo, options: ReadOptions, condition: Filter | None = None
+    ) -> StatsResult: ...
 
     async def namespaces(
         self, index: IndexInfo, prefix: str, limit: int, token: str | None, options: ReadOptions

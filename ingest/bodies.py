@@ -96,7 +96,7 @@ class FetchByMetadataBody(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class StatsBody(msgspec.Struct):
-    """Serverless indexes refuse a filter."""
+    """Only an index on pods takes a filter."""
 
     filter: dict[str, Any] | None = None
 

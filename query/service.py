@@ -10,7 +10,7 @@ from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.metric import Metric
 from freshness.protocol import TOUCHED_MAX, FreshReader, OutcomeKey
-from query.by_filter import FilterReads
+from query.by_filter import FilterReads, stats_by
 from query.manifests import ManifestCache
 from query.model import (
     DEFAULT_READ,
@@ -168,8 +168,21 @@ class QueryService:
             index.index_id, namespace, lambda: lister.page(limit, token, options)
         )
 
-    async def stats(self, index: IndexInfo, options: ReadOptions = DEFAULT_READ) -> StatsResult:
-        return await self._namespaces.stats(index, options)
+    async def stats(
+        self,
+        index: IndexInfo,
+        options: ReadOptions = DEFAULT_READ,
+        condition: Filter | None = None,
+    ) -> StatsResult:
+        """With a condition, of the records that match it: `InvalidRequest` for an index of more
+        than 1,000 namespaces.
+        """
+        found = await self._namespaces.stats(index, options)
+        if condition is None:
+            return found
+        return await stats_by(
+            lambda name: self.count_matching(index, name, condition, options), found
+        )
 
     async def namespaces(
         self,

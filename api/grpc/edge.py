@@ -116,7 +116,7 @@ class GrpcEdge:
             asked = await self._router.to_read(arrival, *place)
             options = self._read_options(metadata, context)
         message = await _read(messages)
-        call = Call(asked.caller, asked.index, request_id, options, len(message))
+        call = Call(asked.caller, asked.index, request_id, options, len(message), asked.spec)
         return await method.answer(Received(call, metadata, message))
 
     def _read_options(self, metadata: Mapping[str, str], context: Context) -> ReadOptions:

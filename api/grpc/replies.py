@@ -90,9 +90,16 @@ def namespaces(found: NamespacesResult, shown: ShownName) -> bytes:
 
 
 def _described(stats: NamespaceStats, shown: ShownName) -> full.NamespaceDescription:
-    return full.NamespaceDescription(
+    described = full.NamespaceDescription(
         name=shown(stats.name), record_count=stats.record_count, size_bytes=stats.size_bytes
     )
+    if stats.declared is not None:
+        described.schema.SetInParent()
+        for name in stats.declared:
+            described.schema.fields[name].filterable = True
+        described.indexed_fields.fields.extend(stats.declared)
+        described.indexed_fields.SetInParent()
+    return described
 
 
 def _pagination(token: str | None) -> full.Pagination | None:

@@ -16,8 +16,10 @@ from core.errors import InvalidRequest, TooLarge
 from core.limits import DELETE_IDS_MAX
 from ingest.bodies import (
     CreateNamespaceBody,
+    DeclaredField,
     DeleteBody,
     FetchByMetadataBody,
+    NamespaceSchemaBody,
     QueryBody,
     SparseBody,
     StatsBody,
@@ -141,7 +143,11 @@ def stats_body(message: full.DescribeIndexStatsRequest) -> StatsBody:
 
 
 def create_namespace_body(message: full.CreateNamespaceRequest) -> CreateNamespaceBody:
-    return CreateNamespaceBody(name=message.name)
+    schema = optional(message, "schema")
+    if schema is None:
+        return CreateNamespaceBody(name=message.name)
+    fields = {name: DeclaredField(given.filterable) for name, given in schema.fields.items()}
+    return CreateNamespaceBody(name=message.name, schema=NamespaceSchemaBody(fields))
 
 
 def optional(message: Message, field: str) -> Any:

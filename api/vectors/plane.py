@@ -13,6 +13,7 @@ from api.vectors.bodies import judged
 from api.vectors.outcome import existed_before
 from core.errors import AlreadyExists, CorruptData, InvalidRequest, NotFound, Unavailable
 from core.filters.model import Filter
+from core.filters.parse import parse_filter
 from core.indexes import IndexInfo
 from core.limits import FETCH_IDS_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
 from core.operations import DeleteNamespace, Operation, UpdateById
@@ -227,10 +228,19 @@ class DataPlane:
         return Listed(name, result.ids, result.next_token, result.cost, result.freshness)
 
     async def stats(self, call: Call, given: Callable[[], StatsBody]) -> StatsResult:
-        body, _ = await judged(call.body_bytes, given, lambda b: b)
-        if body.filter:
-            raise InvalidRequest("Serverless indexes do not support describing stats with a filter")
-        return await self._reads.stats(call.index, call.options)
+        """Of an index on pods also of the records that match a filter."""
+
+        on_pods = call.spec.get("deployment", {}).get("deployment_type") == "pod"
+
+        def judge(body: StatsBody) -> Filter | None:
+            if body.filter and not on_pods:
+                raise InvalidRequest(
+                    "Serverless indexes do not support describing stats with a filter"
+                )
+            return parse_filter(body.filter) if body.filter else None
+
+        _, condition = await judged(call.body_bytes, given, judge)
+        return await self._reads.stats(call.index, call.options, condition)
 
     async def create_namespace(
         self, call: Call, given: Callable[[], CreateNamespaceBody]

@@ -158,8 +158,14 @@ class MemoryIndex:
         page, following = _page(names, limit, token)
         return ListResult(page, following, self._freshness(), Cost())
 
-    async def stats(self, index: IndexInfo, options: ReadOptions) -> StatsResult:
+    async def stats(
+        self, index: IndexInfo, options: ReadOptions, condition: Filter | None = None
+    ) -> StatsResult:
         self._read(options)
+        if condition is not None:
+            total = len(self._matching(index, "__default__", condition))
+            found = {"__default__": NamespaceStats("__default__", total, 0)}
+            return StatsResult(found, total, self._freshness(), {})
         listed = {n.name: n for n in self._listed(index)}
         total = sum(n.record_count for n in listed.values())
         return StatsResult(listed, total, self._freshness(), {})

@@ -200,6 +200,18 @@ async def test_stats_count_every_namespace(index: Index) -> None:
     assert refused(filtered)[0] == 400
 
 
+async def test_an_index_on_pods_counts_what_a_filter_matches(gateway: Running) -> None:
+    spec = {"pod": {"environment": "here", "pod_type": "p1.x1"}}
+    index = Index(gateway, (await gateway.create("pods", spec=spec))["host"])
+    await index.post("/vectors/upsert", {"vectors": [A, B]})
+    counted = await index.post("/describe_index_stats", {"filter": {"kind": "x"}})
+    assert counted.json()["totalVectorCount"] == 1
+    wrong = await index.post("/describe_index_stats", {"filter": {"kind": {"$bogus": 1}}})
+    assert refused(wrong)[0] == 400
+    everything = await index.post("/describe_index_stats", {"filter": {}})
+    assert everything.json()["totalVectorCount"] == 2
+
+
 async def test_old_clients_know_the_default_namespace_as_empty(index: Index) -> None:
     await index.post("/vectors/upsert", {"vectors": [A]})
     old = {"x-pinecone-api-version": "2025-01"}

@@ -166,6 +166,22 @@ async def test_namespaces(client: RawClient) -> None:
     assert (code, text) == (grpc.StatusCode.NOT_FOUND, "Namespace not found")
 
 
+async def test_a_namespace_shows_its_schema(client: RawClient) -> None:
+    fields = {"year": {"filterable": True}, "genre": {"filterable": True}}
+    schema = ParseDict({"fields": fields}, pb.MetadataSchema())
+    made, _ = await client.ask("CreateNamespace", name="one", schema=schema)
+    described, _ = await client.ask("DescribeNamespace", namespace="one")
+    for shown in (made, described):
+        assert shown.schema == schema
+        assert sorted(shown.indexed_fields.fields) == ["genre", "year"]
+    plain, _ = await client.ask("CreateNamespace", name="two")
+    assert not plain.HasField("schema")
+    assert not plain.HasField("indexed_fields")
+    empty, _ = await client.ask("CreateNamespace", name="three", schema=pb.MetadataSchema())
+    assert empty.HasField("schema")
+    assert empty.HasField("indexed_fields")
+
+
 async def test_who_may_do_what(gateway: Running, client: RawClient) -> None:
     for key in (None, "wrong"):
         code, text, told = await client.refused("Query", top_k=1, vector=[1, 2, 3], key=key)

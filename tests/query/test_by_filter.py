@@ -111,6 +111,25 @@ async def test_a_read_by_filter_waits_or_says_so_as_others_do(world: World) -> N
     assert (await world.service.count_matching(DENSE, "n", ON, strong)).count == 2
 
 
+async def test_stats_of_what_matches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("n", "m", "nothing"):
+        on = name != "nothing"
+        records = tuple(record(f"r{n}", [1, 1], on=on and n < 3) for n in range(5))
+        await world.write(Upsert(records), namespace=name)
+    await world.flush("n")
+    await world.write(UpdateById("r4", None, None, {"on": True}))
+    found = await world.service.stats(DENSE, condition=ON)
+    assert {name: one.record_count for name, one in found.namespaces.items()} == {"n": 4, "m": 3}
+    assert (found.total, found.freshness.stale) == (7, False)
+    await world.write(Upsert((record("r9", [1, 1], on=True),)), deliver=False)
+    late = await world.service.stats(DENSE, ReadOptions(deadline_s=0.02), ON)
+    assert (late.total, late.freshness.stale) == (7, True)
+    await world.deliver()
+    monkeypatch.setattr(query.by_filter, "COUNTED_NAMESPACES_MAX", 2)
+    with pytest.raises(InvalidRequest, match="at most 2 namespaces, this index has 3"):
+        await world.service.stats(DENSE, condition=ON)
+
+
 async def test_a_namespace_that_is_not_there_matches_nothing(world: World) -> None:
     assert await pages(world, 5) == [[]]
     await world.write(Upsert((record("a", [1, 1], on=True),)))
