@@ -101,6 +101,7 @@ def _model(model: EmbeddingModel) -> dict[str, Any]:
         "default_dimension": model.dimension,
         "supported_dimensions": [model.dimension],
         "modality": "text",
+        "provider_name": "self-hosted",
         "max_batch_size": EMBED_INPUTS_MAX,
         "supported_metrics": [metric.value for metric in Metric],
         "supported_parameters": [

@@ -32,7 +32,13 @@ def distributed_server(
         yield deployment
 
 
-def run_suite(version: str, deployment: Deployment) -> None:
+def run_suite(
+    version: str,
+    deployment: Deployment,
+    suite: Path = SUITE,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Fails with its output when the suite fails in that client's own environment."""
     python = ROOT / ".clients" / version / "bin" / "python"
     if not python.exists():
         pytest.fail(f"pinecone {version} is not installed in .clients/: run `make clients`")
@@ -40,6 +46,7 @@ def run_suite(version: str, deployment: Deployment) -> None:
         **clean_environment(),
         "PINECONE_API_KEY": KEY,
         "PINECONE_CONTROLLER_HOST": deployment.url,
+        **(environment or {}),
     }
     command: list[str | Path] = [
         python,
@@ -50,7 +57,7 @@ def run_suite(version: str, deployment: Deployment) -> None:
         "no:cacheprovider",
         "--noconftest",
     ]
-    command += ["-c", os.devnull, "--rootdir", SUITE.parent, "-W", "ignore", SUITE]
+    command += ["-c", os.devnull, "--rootdir", suite.parent, "-W", "ignore", suite]
     ended = subprocess.run(
         command, env=settings, capture_output=True, text=True, timeout=280, check=False
     )

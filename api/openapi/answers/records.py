@@ -70,6 +70,7 @@ class ModelShown(AnswerShape):
     default_dimension: int
     supported_dimensions: list[int]
     modality: Literal["text"]
+    provider_name: Literal["self-hosted"]
     max_batch_size: int
     supported_metrics: list[str]
     supported_parameters: list[ModelParameter]
