@@ -20,6 +20,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, parse
 
 from tests.e2e.processes import ROOT, FirnProcess, clean_environment, free_ports, index_ports
+from tests.official import models
 
 HERE = Path(__file__).resolve().parent
 KEY = "pclocal"
@@ -74,7 +75,10 @@ def served(folder: Path) -> Iterator[Mapping[str, str]]:
     url = f"http://127.0.0.1:{port}"
     arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
     arguments += ["--index-ports", index_ports(100), "--api-key", KEY]
-    server = FirnProcess(arguments, {}, folder / "firndb.log", f"{url}/readyz")
+    embedders = folder / "embedders.toml"
+    embedders.write_text(models.configuration())
+    told = {"FIRNDB_EMBEDDERS": str(embedders)}
+    server = FirnProcess(arguments, told, folder / "firndb.log", f"{url}/readyz")
     server.start()
     try:
         server.wait_until_ready()

@@ -1,6 +1,6 @@
-"""A deterministic embedding for the ecosystem's suites: texts that share words lie close.
+"""A deterministic embedding for the suites of others: texts that share words lie close.
 
-Each of `DIMENSION` components counts the words that hash to it; vectors have unit length.
+Each component counts the words that hash to it; vectors have unit length.
 """
 
 import math
@@ -10,10 +10,10 @@ import zlib
 DIMENSION = 24
 
 
-def embed(text: str) -> list[float]:
-    counts = [0.0] * DIMENSION
+def embed(text: str, dimension: int = DIMENSION) -> list[float]:
+    counts = [0.0] * dimension
     for word in _words(text):
-        counts[zlib.crc32(word.encode()) % DIMENSION] += 1.0
+        counts[zlib.crc32(word.encode()) % dimension] += 1.0
     norm = math.sqrt(sum(c * c for c in counts)) or 1.0
     return [c / norm for c in counts]
 

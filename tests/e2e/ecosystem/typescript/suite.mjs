@@ -149,6 +149,20 @@ describe('records', () => {
       assert.deepEqual(found.matches.map((m) => [m.id, m.score]), [['h1', 2], ['h2', 1.5]]);
     }, { metric: 'dotproduct' });
   });
+
+  test('search of records by id and by vector', async () => {
+    await withIndex(async (index) => {
+      await index.upsert({ records });
+      const byId = await index.searchRecords({ query: { id: 'doc1#a', topK: 2 }, fields: ['genre'] });
+      assert.deepEqual(byId.result.hits.map((hit) => hit._id), ['doc1#a', 'doc2#a']);
+      assert.deepEqual(byId.result.hits[1].fields, { genre: 'drama' });
+      const query = { vector: { values: [0, 1, 0] }, topK: 1, filter: { year: 2001 } };
+      const byVector = await index.searchRecords({ query });
+      assert.deepEqual(byVector.result.hits.map((hit) => hit._id), ['doc1#b']);
+      const byText = index.searchRecords({ query: { inputs: { text: 'ice' }, topK: 1 } });
+      await assert.rejects(byText, Errors.PineconeBadRequestError);
+    });
+  });
 });
 
 describe('namespaces', () => {
