@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from api.control.deployment import merged_capacity
 from api.control.embed import SPEC_KEY, EmbedChange, changed_embed
 from api.control.rules import merge_tags
 from core.errors import InvalidRequest
@@ -28,7 +29,10 @@ class IndexChange:
                 raise InvalidRequest("Only an index on pods has replicas and a pod_type to change")
             spec["deployment"] = {**spec["deployment"], **self.scaling}
         if self.read_capacity is not None:
-            spec["read_capacity"] = self.read_capacity
+            if spec["deployment"]["deployment_type"] == "pod":
+                raise InvalidRequest("An index on pods has no read_capacity")
+            known = spec.get("read_capacity")
+            spec["read_capacity"] = merged_capacity(known, self.read_capacity)
         if self.embed is not None:
             spec[SPEC_KEY] = changed_embed(index, self.embed, embedders).kept()
         protected = self.deletion_protection

@@ -5,9 +5,9 @@ Inside, `spec` of the catalog is kept in the newer words: `deployment`, `read_ca
 
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
-from api.control import rules
+from api.control import deployment, rules
 from api.control.body import decode
 from api.control.change import IndexChange
 from api.control.embed import EmbedChange, shown_classic
@@ -30,7 +30,7 @@ class _Serverless(Struct):
     cloud: str
     region: str
     source_collection: str | None = None
-    read_capacity: dict[str, Any] | None = None
+    read_capacity: deployment.ReadCapacity | None = None
     schema: MetadataSchema | None = None
 
 
@@ -40,13 +40,13 @@ class _Pod(Struct):
     replicas: int | None = None
     shards: int | None = None
     pods: int | None = None
-    metadata_config: dict[str, Any] | None = None
+    metadata_config: deployment.MetadataConfig | None = None
     source_collection: str | None = None
 
 
 class _Byoc(Struct):
     environment: str
-    read_capacity: dict[str, Any] | None = None
+    read_capacity: deployment.ReadCapacity | None = None
     schema: MetadataSchema | None = None
 
 
@@ -66,17 +66,12 @@ class ClassicCreate(Struct):
     tags: dict[str, str] | None = None
 
 
-class _PodChange(Struct):
-    replicas: int | UnsetType = UNSET
-    pod_type: str | UnsetType = UNSET
-
-
 class _ServerlessChange(Struct):
-    read_capacity: dict[str, Any] | None = None
+    read_capacity: deployment.ReadCapacity | None = None
 
 
 class _SpecChange(Struct):
-    pod: _PodChange | None = None
+    pod: deployment.PodChange | None = None
     serverless: _ServerlessChange | None = None
     byoc: _ServerlessChange | None = None
 
@@ -117,16 +112,12 @@ def parse_configure(body: bytes) -> IndexChange:
     wanted = decode(body, ClassicConfigure)
     spec = wanted.spec or _SpecChange()
     capacity = spec.serverless or spec.byoc or _ServerlessChange()
-    scaling = {}
-    if spec.pod is not None:
-        sent = {"replicas": spec.pod.replicas, "pod_type": spec.pod.pod_type}
-        scaling = {key: value for key, value in sent.items() if value is not UNSET}
     protection = wanted.deletion_protection
     return IndexChange(
         deletion_protection=None if protection is None else rules.parse_protection(protection),
         tags=wanted.tags,
-        scaling=scaling or None,
-        read_capacity=rules.check_capacity(capacity.read_capacity),
+        scaling=deployment.scaling(spec.pod),
+        read_capacity=deployment.capacity(capacity.read_capacity),
         embed=wanted.embed,
     )
 
@@ -160,58 +151,45 @@ def _kept(spec: _Spec) -> Spec:
         raise NotFound("Resource not found: this server has no collections yet")
     match part:
         case _Serverless():
-            kept: Spec = {
-                "deployment": {
-                    "deployment_type": "managed",
-                    "cloud": part.cloud,
-                    "region": part.region,
-                }
-            }
+            kept: Spec = {"deployment": deployment.managed(part.cloud, part.region)}
         case _Byoc():
-            kept = {"deployment": {"deployment_type": "byoc", "environment": part.environment}}
+            kept = {"deployment": deployment.byoc(part.environment)}
         case _Pod():
             return _kept_pod(part)
-    read_capacity = rules.check_capacity(part.read_capacity)
-    if read_capacity is not None:
-        kept["read_capacity"] = read_capacity
+    kept |= deployment.new_capacity(part.read_capacity)
     if part.schema is not None:
+        deployment.check_fields(list(part.schema.fields))
         kept["fields"] = {k: {"filterable": v.filterable} for k, v in part.schema.fields.items()}
     return kept
 
 
 def _kept_pod(pod: _Pod) -> Spec:
-    replicas, shards = pod.replicas or 1, pod.shards or 1
+    replicas = 1 if pod.replicas is None else pod.replicas
+    shards = 1 if pod.shards is None else pod.shards
     if pod.pods not in (None, 1, replicas * shards):
         raise InvalidRequest(f"pods must be replicas x shards, which is {replicas * shards}")
-    kept: Spec = {
-        "deployment": {
-            "deployment_type": "pod",
-            "environment": pod.environment,
-            "pod_type": pod.pod_type,
-            "replicas": replicas,
-            "shards": shards,
-        }
-    }
+    kept: Spec = {"deployment": deployment.pod(pod.environment, pod.pod_type, replicas, shards)}
     if pod.metadata_config is not None:
-        kept["metadata_config"] = pod.metadata_config
+        kept["metadata_config"] = deployment.metadata_config(pod.metadata_config)
     return kept
 
 
 def _shown_spec(spec: Spec) -> dict[str, Any]:
-    deployment = {k: v for k, v in spec["deployment"].items() if k != "deployment_type"}
+    shown = {k: v for k, v in spec["deployment"].items() if k != "deployment_type"}
     match spec["deployment"]["deployment_type"]:
         case "pod":
-            deployment["pods"] = deployment["replicas"] * deployment["shards"]
+            shown["pods"] = shown["replicas"] * shown["shards"]
             if "metadata_config" in spec:
-                deployment["metadata_config"] = spec["metadata_config"]
-            return {"pod": deployment}
+                shown["metadata_config"] = spec["metadata_config"]
+            return {"pod": shown}
         case "byoc":
             kind = "byoc"
         case _:
             kind = "serverless"
+            shown.pop("environment", None)
     if "read_capacity" in spec:
-        deployment["read_capacity"] = {**spec["read_capacity"], "status": {"state": "Ready"}}
+        shown["read_capacity"] = deployment.shown_capacity(spec["read_capacity"])
     metadata = {k: v for k, v in spec.get("fields", {}).items() if "type" not in v}
     if metadata:
-        deployment["schema"] = {"fields": metadata}
-    return {kind: deployment}
+        shown["schema"] = {"fields": metadata}
+    return {kind: shown}

@@ -1,10 +1,8 @@
 """The body of `POST /indexes/create-for-model`, the same in every API version."""
 
-from typing import Any
-
 from msgspec import Struct
 
-from api.control import rules
+from api.control import deployment, rules
 from api.control.body import decode
 from api.control.classic import MetadataSchema
 from api.control.embed import SPEC_KEY, Embed, new_embed
@@ -23,7 +21,7 @@ class CreateForModel(Struct):
     deletion_protection: str | None = None
     tags: dict[str, str] | None = None
     schema: MetadataSchema | None = None
-    read_capacity: dict[str, Any] | None = None
+    read_capacity: deployment.ReadCapacity | None = None
 
 
 def parse_create(body: bytes, embedders: Embedders) -> NewIndex:
@@ -32,13 +30,12 @@ def parse_create(body: bytes, embedders: Embedders) -> NewIndex:
     name = rules.check_name(wanted.name)
     model = embedders.named(wanted.embed.model).model
     embed, metric = new_embed(wanted.embed, model)
-    deployment = {"deployment_type": "managed", "cloud": wanted.cloud, "region": wanted.region}
-    spec: Spec = {"deployment": deployment, SPEC_KEY: embed.kept()}
-    capacity = rules.check_capacity(wanted.read_capacity)
-    if capacity is not None:
-        spec["read_capacity"] = capacity
+    where = deployment.managed(wanted.cloud, wanted.region)
+    spec: Spec = {"deployment": where, SPEC_KEY: embed.kept()}
+    spec |= deployment.new_capacity(wanted.read_capacity)
     if wanted.schema is not None:
         fields = wanted.schema.fields
+        deployment.check_fields(list(fields))
         spec["fields"] = {key: {"filterable": value.filterable} for key, value in fields.items()}
     return NewIndex(
         name=name,

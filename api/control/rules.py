@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from api.errors import Unprocessable
 from core.errors import InvalidRequest
 from core.indexes import VectorType
 from core.limits import DIMENSION_MAX
@@ -86,18 +84,3 @@ def merge_tags(before: Mapping[str, str], change: Mapping[str, str]) -> dict[str
     if len(merged) > TAGS_MAX:
         raise InvalidRequest(f"An index has at most {TAGS_MAX} tags, these would be {len(merged)}")
     return merged
-
-
-def check_capacity(capacity: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Kept and shown; this server does not scale by it, but clients cannot decode another shape."""
-    if capacity is None:
-        return None
-    mode = capacity.get("mode")
-    if mode == "OnDemand":
-        return {"mode": mode}
-    dedicated = capacity.get("dedicated")
-    if mode != "Dedicated" or not isinstance(dedicated, dict):
-        raise Unprocessable("read_capacity must have the mode OnDemand, or Dedicated and dedicated")
-    if not isinstance(dedicated.get("node_type"), str) or "scaling" not in dedicated:
-        raise Unprocessable("read_capacity.dedicated must have node_type and scaling")
-    return {"mode": mode, "dedicated": dedicated}

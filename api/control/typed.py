@@ -9,11 +9,12 @@ import secrets
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
-from api.control import rules
+from api.control import deployment, rules
 from api.control.body import decode
 from api.control.change import IndexChange
+from api.control.deployment import PodChange, ReadCapacity
 from api.control.embed import EmbedChange, shown_field
 from api.errors import NotSupported, Unprocessable
 from core.errors import InvalidRequest
@@ -55,7 +56,7 @@ class TypedCreate(Struct):
     schema: _Schema
     name: str | None = None
     deployment: _Managed | _Pod | _Byoc | None = None
-    read_capacity: dict[str, Any] | None = None
+    read_capacity: ReadCapacity | None = None
     deletion_protection: str | None = None
     tags: dict[str, str] | None = None
     cmek_id: str | None = None
@@ -67,15 +68,10 @@ class _Dense(Struct):
     description: str | None = None
 
 
-class _Scaling(Struct):
-    replicas: int | UnsetType = UNSET
-    pod_type: str | UnsetType = UNSET
-
-
 class TypedConfigure(Struct):
-    deployment: _Scaling | None = None
+    deployment: PodChange | None = None
     schema: _Schema | None = None
-    read_capacity: dict[str, Any] | None = None
+    read_capacity: ReadCapacity | None = None
     deletion_protection: str | None = None
     tags: dict[str, str] | None = None
 
@@ -109,38 +105,35 @@ def parse_create(body: bytes) -> NewIndex:
 
 def parse_configure(body: bytes) -> IndexChange:
     wanted = decode(body, TypedConfigure)
-    scaling = {}
-    if wanted.deployment is not None:
-        sent = {"replicas": wanted.deployment.replicas, "pod_type": wanted.deployment.pod_type}
-        scaling = {key: value for key, value in sent.items() if value is not UNSET}
     protection = wanted.deletion_protection
     return IndexChange(
         deletion_protection=None if protection is None else rules.parse_protection(protection),
         tags=wanted.tags,
-        scaling=scaling or None,
-        read_capacity=rules.check_capacity(wanted.read_capacity),
+        scaling=deployment.scaling(wanted.deployment),
+        read_capacity=deployment.capacity(wanted.read_capacity),
         embed=None if wanted.schema is None else _embed_change(wanted.schema.fields),
     )
 
 
 def show(index: CatalogIndex, host: str) -> dict[str, Any]:
     """The index resource."""
-    return {
+    shown = {
         "name": index.info.name,
         "host": host,
         "status": {"ready": True, "state": index.info.state.value},
         "schema": {"fields": _shown_fields(index)},
         "deployment": index.spec["deployment"],
-        "read_capacity": {
-            **index.spec.get("read_capacity", {"mode": "OnDemand"}),
-            "status": {"state": "Ready"},
-        },
         "deletion_protection": rules.shown_protection(index.deletion_protection),
         "tags": index.tags or None,
     }
+    if index.spec["deployment"]["deployment_type"] != "pod":
+        capacity = index.spec.get("read_capacity", deployment.ON_DEMAND)
+        shown["read_capacity"] = deployment.shown_capacity(capacity)
+    return shown
 
 
 def _check_fields(fields: dict[str, dict[str, Any]]) -> None:
+    deployment.check_fields(list(fields))
     for name, field in fields.items():
         kind = field.get("type")
         if name in (DENSE_FIELD, SPARSE_FIELD):
@@ -209,34 +202,33 @@ def _dense_of(name: str, field: dict[str, Any]) -> _Dense:
 
 def _kept(wanted: TypedCreate) -> Spec:
     match wanted.deployment or _Managed():
-        case _Managed(cloud=cloud, region=region):
-            deployment: dict[str, Any] = {
-                "deployment_type": "managed",
-                "cloud": cloud,
-                "region": region,
-            }
-        case _Pod(environment=environment, pod_type=pod_type, replicas=replicas, shards=shards):
-            deployment = {
-                "deployment_type": "pod",
-                "environment": environment,
-                "pod_type": pod_type,
-                "replicas": replicas,
-                "shards": shards,
-            }
-        case _Byoc(environment=environment):
-            deployment = {"deployment_type": "byoc", "environment": environment}
-    kept: Spec = {"deployment": deployment}
-    capacity = rules.check_capacity(wanted.read_capacity)
-    if capacity is not None:
-        kept["read_capacity"] = capacity
+        case _Managed() as given:
+            where = deployment.managed(given.cloud, given.region, given.environment)
+        case _Pod() as given:
+            where = deployment.pod(given.environment, given.pod_type, given.replicas, given.shards)
+        case _Byoc() as given:
+            where = deployment.byoc(given.environment)
+    kept: Spec = {"deployment": where}
+    if wanted.read_capacity is not None and where["deployment_type"] == "pod":
+        raise InvalidRequest("An index on pods has no read_capacity")
+    kept |= deployment.new_capacity(wanted.read_capacity)
     dense, sparse = _vector_fields(wanted.schema.fields)
     searched = sparse if dense is None else dense
-    declared = {name: f for name, f in wanted.schema.fields.items() if name != searched}
+    declared = {
+        name: _kept_field(field) for name, field in wanted.schema.fields.items() if name != searched
+    }
     if declared:
         kept["fields"] = declared
     if searched not in (DENSE_FIELD, SPARSE_FIELD):
         kept["vector_field"] = searched
     return kept
+
+
+def _kept_field(field: dict[str, Any]) -> dict[str, Any]:
+    """Of a sparse vector field beside a dense one its type, of metadata whether to filter by it."""
+    if field.get("type") is not None:
+        return {"type": field["type"]}
+    return {"filterable": bool(field["filterable"])}
 
 
 def _shown_fields(index: CatalogIndex) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 
-from core.errors import ConfigError, Overloaded, Unavailable
+from core.errors import ConfigError, InvalidRequest, Overloaded, Unavailable
 
 T = TypeVar("T")
 
@@ -106,6 +106,8 @@ def _in_transaction(engine: sa.Engine, work: Callable[[Connection], T]) -> T:
     try:
         with engine.begin() as connection:
             return work(connection)
+    except sa.exc.DataError as error:  # PostgreSQL has no NUL in texts and no integer of 65 bits
+        raise InvalidRequest("a text or number has a value that cannot be stored") from error
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         if _is_away(error):
             raise Unavailable("the catalog database does not answer; try again soon") from error

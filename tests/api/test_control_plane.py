@@ -129,20 +129,6 @@ async def test_other_specs_are_kept_and_shown(
     assert (await gateway.create(spec=spec))["spec"] == shown
 
 
-async def test_an_index_on_pods_scales_on_paper(gateway: Running) -> None:
-    deployment = {"deployment_type": "pod", "environment": "e", "pod_type": "p1.x1"}
-    wanted = {"name": "pods", "schema": {"fields": DENSE}, "deployment": deployment}
-    await create(gateway, NEWEST, wanted)
-    change = {"deployment": {"replicas": 3}}
-    changed = await gateway.ask("PATCH", "/indexes/pods", json=change, headers=NEWEST)
-    assert changed.json()["deployment"]["replicas"] == 3
-    classic = await gateway.ask("GET", "/indexes/pods", headers=CLASSIC)
-    assert classic.json()["spec"]["pod"]["pods"] == 3
-    await gateway.create("movies")
-    refused = await gateway.ask("PATCH", "/indexes/movies", json=change, headers=NEWEST)
-    assert error_code(refused) == (400, "INVALID_ARGUMENT")
-
-
 async def test_tags_merge_and_an_empty_value_removes_one(gateway: Running) -> None:
     await gateway.create(tags={"a": "1", "b": "2"})
     change = {"tags": {"b": "", "c": "3"}}

@@ -213,6 +213,15 @@ class AccountsSuite:
         await catalog.revoke_key(ids[0])
         await catalog.add_key(project, "secret-2")
 
+    async def test_what_cannot_be_stored_is_the_requests_fault(
+        self, catalog: Catalog, project: str
+    ) -> None:
+        """A URL can hold a NUL, a text in PostgreSQL cannot."""
+        with pytest.raises((InvalidRequest, NotFound)):
+            await catalog.index(project, "a\0b")
+        with pytest.raises((InvalidRequest, NotFound)):
+            await catalog.key("a\0b")
+
     # The audit log
 
     async def test_a_change_is_written_down_before_it_begins_and_completed_after_it(

@@ -19,6 +19,8 @@ class IndexStatus(AnswerShape):
 
 class ReadCapacityStatus(AnswerShape):
     state: str
+    current_shards: int | UnsetType = UNSET
+    current_replicas: int | UnsetType = UNSET
 
 
 class ShownReadCapacity(AnswerShape):
@@ -102,9 +104,9 @@ class TypedIndex(AnswerShape):
     status: IndexStatus
     schema: TypedSchemaShown
     deployment: dict[str, Any]
-    read_capacity: ShownReadCapacity
     deletion_protection: Protection
     tags: dict[str, str] | None
+    read_capacity: ShownReadCapacity | UnsetType = UNSET
 
 
 INDEX = Versions(
