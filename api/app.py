@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auth import Gate
+from api.authority import Authorities
 from api.control.accounts import AccountRoutes
 from api.control.audit import AuditRoutes
 from api.control.changes import Changes
@@ -74,7 +75,9 @@ class Gateway:
     def __init__(self, parts: GatewayParts) -> None:
         self._settings = parts.settings
         self._living = LivingIndexes(parts.catalog, parts.settings)
-        relays, in_flight = Relays(), InFlight()
+        named = not parts.settings.port_per_index
+        relays = Relays((lambda: Authorities().feed) if named else None)
+        in_flight = InFlight()
         # The server wraps the app, whose control plane opens index ports on the server.
         self._http = HttpServer(self._serve, relays)
         self._indexes = IndexServers(

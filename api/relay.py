@@ -14,7 +14,7 @@ from typing import cast
 log = logging.getLogger(__name__)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-# What a connection is known by to the gRPC server, when a host has its name: set by the relay only.
+# Metadata that says which host a call is for, where hosts have names: set by the relay only.
 AUTHORITY = "x-firndb-authority"
 # Each may keep as much in either direction, besides the sockets' own buffers.
 BUFFER_BYTES = 256 << 10
@@ -48,11 +48,19 @@ class Origins:
         self._by_port.pop(port, None)
 
 
-class Relays:
-    """All relayed connections of the process. `to`: the gRPC server's address, once it listens."""
+Through = Callable[[bytes], bytes]
+"""What a connection's bytes from its client go through; `ValueError` ends the connection."""
 
-    def __init__(self) -> None:
+
+class Relays:
+    """All relayed connections of the process. `to`: the gRPC server's address, once it listens.
+
+    make_through: for each connection, what its client's bytes go through.
+    """
+
+    def __init__(self, make_through: Callable[[], Through] | None = None) -> None:
         self.origins = Origins()
+        self._make_through = make_through
         self.to: tuple[str, int] | None = None
         self._open: set[_Relay] = set()
         self._none_open = asyncio.Event()
@@ -65,10 +73,12 @@ class Relays:
         if self.to is None or len(self._open) >= RELAYS_MAX:
             near.abort()
             return
-        relay = _Relay(near, first, self.origins, self._ended)
+        relay = _Relay(near, self.origins, self._ended)
+        if self._make_through is not None:
+            relay.near_side.through = self._make_through()
         self._open.add(relay)
         self._none_open.clear()
-        relay.start(self.to)
+        relay.start(self.to, first)
 
     async def stop(self) -> None:
         """Take no more, and close what is open; what is on its way to clients is still sent."""
@@ -92,13 +102,19 @@ class _Side(asyncio.Protocol):
         self._made = made
         self._lost = lost
         self.other: asyncio.Transport | None = None
+        self.through: Through | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._made(cast(asyncio.Transport, transport))  # uvloop's are no subclasses of it
 
     def data_received(self, data: bytes) -> None:
-        if self.other is not None:
-            self.other.write(data)
+        if self.other is None:
+            return
+        try:
+            self.other.write(data if self.through is None else self.through(data))
+        except ValueError as error:
+            log.info("a connection over HTTP/2 is ended: %s", error)
+            self.other.abort()
 
     def pause_writing(self) -> None:
         if self.other is not None and not self.other.is_closing():
@@ -116,25 +132,25 @@ class _Relay:
     def __init__(
         self,
         near: asyncio.Transport,
-        first: bytes,
         origins: Origins,
         ended: Callable[["_Relay"], None],
     ) -> None:
         self._near = near
         self._far: asyncio.Transport | None = None
-        self._first = first
+        self._first = b""
         self._origins = origins
         self._ended = ended
-        self._near_side = _Side(lambda _: None, self._near_lost)
+        self.near_side = _Side(lambda _: None, self._near_lost)
         self._far_side = _Side(self._far_made, self._far_lost)
         self._far_side.other = near
         self._far_port = 0
         self._connecting: asyncio.Task[None] | None = None
         self._flushed: asyncio.TimerHandle | None = None
 
-    def start(self, to: tuple[str, int]) -> None:
+    def start(self, to: tuple[str, int], first: bytes) -> None:
+        self._first = first
         self._near.pause_reading()  # until there is somewhere to write it
-        self._near.set_protocol(self._near_side)
+        self._near.set_protocol(self.near_side)
         self._near.set_write_buffer_limits(high=BUFFER_BYTES)
         self._connecting = asyncio.create_task(self._connect(to))
 
@@ -159,12 +175,12 @@ class _Relay:
         if self._near.is_closing():
             far.abort()
             return
-        self._far = self._near_side.other = far
+        self._far = self.near_side.other = far
         far.set_write_buffer_limits(high=BUFFER_BYTES)
         self._far_port = far.get_extra_info("sockname")[1]
         _address, port = self._near.get_extra_info("sockname")[:2]
         self._origins.add(self._far_port, Origin(port))
-        far.write(self._first)
+        self.near_side.data_received(self._first)
         self._near.resume_reading()
 
     def _near_lost(self) -> None:

@@ -1,6 +1,7 @@
 """Pinecone's gRPC methods over a running gateway, and how their errors look."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,7 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 from api.grpc.generated import vector_service_pb2 as pb
 from core.errors import CorruptData, Overloaded
 from query.model import Consistency
-from tests.api.gateway import KEY, OTHER_KEY, READ_ONLY_KEY, Running
+from tests.api.gateway import KEY, OTHER_KEY, READ_ONLY_KEY, Running, running_gateway
 from tests.api.grpc_client import RawClient, grpc_client, vectors
 
 METADATA = {"genre": "drama", "year": 1994, "seen": True, "tags": ["a", "b"], "none": []}
@@ -151,6 +152,7 @@ async def test_namespaces(client: RawClient) -> None:
     made, told = await client.ask("CreateNamespace", name="one")
     assert (made.name, made.record_count) == ("one", 0)
     assert told["x-pinecone-request-lsn"] == "0"
+    assert not made.HasField("schema")
     code, text, _ = await client.refused("CreateNamespace", name="one")
     assert (code, text) == (grpc.StatusCode.ALREADY_EXISTS, "Namespace one already exists")
     await client.ask("Upsert", vectors=vectors(2), namespace="two")
@@ -350,3 +352,20 @@ async def test_calls_are_counted(gateway: Running, client: RawClient) -> None:
     assert 'firndb_grpc_requests_total{code="OK",method="DescribeIndexStats"} 1.0' in text
     assert 'firndb_grpc_requests_total{code="INVALID_ARGUMENT",method="Query"} 1.0' in text
     assert 'firndb_grpc_request_seconds_count{method="Query"} 1.0' in text
+
+
+async def test_an_index_is_found_by_its_name_in_the_authority(tmp_path: Path) -> None:
+    template = "http://{name}.vectors.example:{port}"
+    async with running_gateway(tmp_path, index_host=template) as gateway:
+        await gateway.create("movies")
+        await gateway.create("books", dimension=2)
+        for name, dimension in (("movies", 3), ("books", 2)):
+            authority = ("grpc.default_authority", f"{name}.vectors.example:80")
+            async with grpc_client(gateway.url, authority) as raw:
+                stats, _ = await raw.ask("DescribeIndexStats")
+                assert stats.dimension == dimension
+        async with grpc_client(
+            gateway.url, ("grpc.default_authority", "no.vectors.example")
+        ) as raw:
+            code, text, _ = await raw.refused("DescribeIndexStats")
+            assert (code, text) == (grpc.StatusCode.NOT_FOUND, "Index not found")
