@@ -181,6 +181,40 @@ class Settings(BaseSettings):
         2.0, gt=0, le=25, description="longest wait of a query for the writes before it, in seconds"
     )
 
+    rate_burst_s: float = Field(
+        5.0, gt=0, le=3600, description="a pause earns this many seconds of a rate, used at once"
+    )
+    rate_project_write_requests: float = Field(
+        0, ge=0, description="writes a second of one project, at each gateway (0: no limit)"
+    )
+    rate_project_write_bytes: float = Field(
+        0, ge=0, description="bytes of writes a second of one project, at each gateway"
+    )
+    rate_project_write_records: float = Field(
+        0, ge=0, description="records a second written by one project, at each gateway"
+    )
+    rate_project_read_requests: float = Field(
+        0, ge=0, description="reads a second of one project, at each gateway"
+    )
+    rate_project_read_units: float = Field(
+        0, ge=0, description="read units a second of one project, at each gateway"
+    )
+    rate_namespace_write_requests: float = Field(
+        0, ge=0, description="writes a second to one namespace, at each gateway"
+    )
+    rate_namespace_write_bytes: float = Field(
+        0, ge=0, description="bytes of writes a second to one namespace, at each gateway"
+    )
+    rate_namespace_write_records: float = Field(
+        0, ge=0, description="records a second written to one namespace, at each gateway"
+    )
+    rate_namespace_read_requests: float = Field(
+        0, ge=0, description="reads a second of one namespace, at each gateway"
+    )
+    rate_namespace_read_units: float = Field(
+        0, ge=0, description="read units a second of one namespace, at each gateway"
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages that are logged"
     )
