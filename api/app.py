@@ -23,6 +23,9 @@ from api.grpc.server import GrpcServer
 from api.grpc.service import VectorService
 from api.health import health_router
 from api.in_flight import InFlight
+from api.limits.rates import RateLimits, RateSettings
+from api.limits.tenants import Tenants
+from api.limits.turns import Turns
 from api.living import LivingIndexes
 from api.openapi.routes import openapi_router
 from api.ports import Reads, Writes
@@ -76,15 +79,17 @@ class Gateway:
         self._settings = parts.settings
         self._living = LivingIndexes(parts.catalog, parts.settings)
         named = not parts.settings.port_per_index
-        relays = Relays((lambda: Authorities().feed) if named else None)
-        in_flight = InFlight()
+        clock, relays = SystemClock(), Relays((lambda: Authorities().feed) if named else None)
+        turns = Turns(parts.settings.requests_at_once, clock, parts.metrics)
+        in_flight = InFlight(turns)
         # The server wraps the app, whose control plane opens index ports on the server.
         self._http = HttpServer(self._serve, relays)
         self._indexes = IndexServers(
             self._http, parts.catalog, self._living, parts.settings, sole=parts.sole
         )
         router = Router(Gate(parts.callers), self._living)
-        plane = DataPlane(parts.writes, parts.reads)
+        rates = RateLimits(RateSettings.of(parts.settings), clock, parts.metrics)
+        plane = DataPlane(parts.writes, parts.reads, Tenants(rates, turns))
         self.app: ASGIApp = build_app(parts, self._living, self._indexes, router, plane, in_flight)
         self._grpc = GrpcServer(
             GrpcEdge(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from api.in_flight import claim
 from core.errors import Forbidden, Unauthenticated
 from infra.catalog.callers import Callers
 from infra.catalog.model import Caller, KeyRole
@@ -23,8 +24,12 @@ class Gate:
         self._callers = callers
 
     async def reader(self, request: Arrival) -> Caller:
-        """Any valid key; `Unauthenticated` otherwise."""
-        return await self._callers.prove(_key_of(request))
+        """Any valid key; `Unauthenticated` otherwise. `Overloaded`: its project has too many
+        requests under way.
+        """
+        caller = await self._callers.prove(_key_of(request))
+        claim(caller.project_id)
+        return caller
 
     async def writer(self, request: Arrival) -> Caller:
         """A valid key that may change records; `Forbidden` for one that only reads."""

@@ -51,7 +51,7 @@ class Edge:
         began = time.perf_counter()
         exchange = _Exchange(scope, receive, send, self._max_request_bytes)
         try:
-            with self._in_flight:
+            with self._in_flight.request():
                 await self._answer(exchange)
         finally:
             plane = "data" if is_data_path(scope["path"]) else "control"

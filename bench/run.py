@@ -68,7 +68,7 @@ async def measure(deployment: Deployment, records: int) -> Figures:
         acknowledge = (await client.post_all("/vectors/upsert", bodies[:SINGLE_WRITES], 1))[1]
         visible, flagged = await write_then_query(client, data)
         began = time.perf_counter()
-        await asyncio.to_thread(wait_until_indexed, deployment)
+        await asyncio.to_thread(wait_until_indexed, deployment, INDEX)
         indexed_after = time.perf_counter() - began
         queries = query_vectors()[300:]
         every = np.arange(records)
@@ -126,11 +126,11 @@ async def search(
     return Latency.of(taken), found / (len(queries) * TOP_K)
 
 
-def wait_until_indexed(deployment: Deployment) -> None:
-    """Until `firndb status` shows no lag."""
+def wait_until_indexed(deployment: Deployment, *indexes: str) -> None:
+    """Until `firndb status` shows no lag; no names: of all indexes."""
     for _ in range(600):
         shown = subprocess.run(
-            [sys.executable, "-m", "cli.main", "status", INDEX, "--json"],
+            [sys.executable, "-m", "cli.main", "status", *indexes, "--json"],
             env={
                 **clean_environment(),
                 **deployment.process.environment,

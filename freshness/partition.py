@@ -15,6 +15,7 @@ from core.operations import (
     Operation,
     Upsert,
 )
+from core.turns import waiting
 from freshness.aging import Aged
 from freshness.held import HeldNamespace
 from freshness.protocol import HeldName, Outcome, OutcomeKey
@@ -125,7 +126,8 @@ class PartitionMemory:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = lsn
         try:
-            await asyncio.wait((waiter,), timeout=deadline_s)
+            with waiting():
+                await asyncio.wait((waiter,), timeout=deadline_s)
         finally:
             del self._waiters[waiter]
             waiter.cancel()

@@ -181,6 +181,12 @@ class Settings(BaseSettings):
         2.0, gt=0, le=25, description="longest wait of a query for the writes before it, in seconds"
     )
 
+    requests_at_once: int = Field(
+        max(2, os.cpu_count() or 1),
+        ge=1,
+        le=500,
+        description="data plane requests that work at once, in fair turns (default: one a core)",
+    )
     rate_burst_s: float = Field(
         5.0, gt=0, le=3600, description="a pause earns this many seconds of a rate, used at once"
     )

@@ -17,6 +17,7 @@ from core.limits import LOG_RECORD_BYTES_MAX
 from core.log import Log
 from core.operations import Entry
 from core.partition import partition_of
+from core.turns import waiting
 from ingest.wire import Encoded, encode_entry, pack
 
 # An envelope around its entries takes 40 bytes at most, besides the two names. It counts: what the
@@ -122,7 +123,8 @@ class LogWriter:
         lane.waiting.append(_Waiting(encoded, size, done))
         if lane.task is None:
             lane.task = asyncio.create_task(self._drain(lane))
-        return await done
+        with waiting():
+            return await done
 
     def status(self) -> WriterStatus:
         return WriterStatus(

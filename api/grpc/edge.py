@@ -75,7 +75,7 @@ class GrpcEdge:
         async def handle(messages: Messages, context: Context) -> bytes:
             counted = _Counted()
             try:
-                with self._in_flight:
+                with self._in_flight.request():
                     return await self._handle(method, messages, context, counted)
             finally:
                 self._requests.labels(method.name, counted.code.name).inc()

@@ -7,9 +7,11 @@ the event loop. Namespaces are canonical from here on.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from api.limits.tenants import TenantReads, Tenants
 from api.ports import Reads, Writes
-from api.vectors.bodies import judged
+from api.vectors.bodies import INLINE_BYTES_MAX, judged
 from api.vectors.outcome import existed_before
 from core.errors import AlreadyExists, CorruptData, InvalidRequest, NotFound, Unavailable
 from core.filters.model import Filter
@@ -46,6 +48,9 @@ from query.model import (
 )
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +143,14 @@ class Listed:
 class DataPlane:
     """One method per operation. Errors are those of `core.errors`, never an HTTP status."""
 
-    def __init__(self, writes: Writes, reads: Reads) -> None:
+    def __init__(self, writes: Writes, reads: Reads, tenants: Tenants) -> None:
         self._writes = writes
-        self._reads = reads
+        self._reads: Reads = TenantReads(reads, tenants)
+        self._tenants = tenants
 
     async def upsert(self, call: Call, given: Callable[[], UpsertBody]) -> Upserted:
-        body, operation = await judged(
-            call.body_bytes, given, lambda b: validate.upsert(b.vectors, call.index)
+        body, operation = await self._judged(
+            call, given, lambda b: validate.upsert(b.vectors, call.index)
         )
         lsn = await self._write(call, checked_namespace(body.namespace), operation)
         return Upserted(lsn, len(body.vectors))
@@ -157,7 +163,7 @@ class DataPlane:
         exhaustive: bool = False,
         explain: bool = False,
     ) -> Queried:
-        _, wanted = await judged(call.body_bytes, given, lambda b: search(b, call.index))
+        _, wanted = await self._judged(call, given, lambda b: search(b, call.index))
         result = await self._reads.query(
             call.index,
             wanted.namespace,
@@ -186,7 +192,7 @@ class DataPlane:
     async def fetch_by_metadata(
         self, call: Call, given: Callable[[], FetchByMetadataBody]
     ) -> FetchedPage:
-        body, wanted = await judged(call.body_bytes, given, by_metadata)
+        body, wanted = await self._judged(call, given, by_metadata)
         asked = MetadataRequest(
             wanted.filter, wanted.limit, body.pagination_token or None, call.options
         )
@@ -199,9 +205,7 @@ class DataPlane:
         """By filter it says how many records matched when the write was about to be made. A dry run
         only counts: `Unavailable` when that cannot be done now. An update by id knows no dry run.
         """
-        body, operation = await judged(
-            call.body_bytes, given, lambda b: validate.update(b, call.index)
-        )
+        body, operation = await self._judged(call, given, lambda b: validate.update(b, call.index))
         namespace = checked_namespace(body.namespace)
         if isinstance(operation, UpdateById):
             return Updated(await self._write(call, namespace, operation), by_filter=False)
@@ -214,7 +218,7 @@ class DataPlane:
 
     async def delete(self, call: Call, given: Callable[[], DeleteBody]) -> Decided:
         """`NotFound` if the namespace did not exist at the moment of the deletion in the log."""
-        body, operation = await judged(call.body_bytes, given, validate.delete)
+        body, operation = await self._judged(call, given, validate.delete)
         return await self._deleted(call, checked_namespace(body.namespace), operation)
 
     async def list_ids(
@@ -239,15 +243,15 @@ class DataPlane:
                 )
             return parse_filter(body.filter) if body.filter else None
 
-        _, condition = await judged(call.body_bytes, given, judge)
+        _, condition = await self._judged(call, given, judge)
         return await self._reads.stats(call.index, call.options, condition)
 
     async def create_namespace(
         self, call: Call, given: Callable[[], CreateNamespaceBody]
     ) -> NamespaceCreated:
         """`AlreadyExists` if it existed at the moment of the creation in the log."""
-        body, operation = await judged(
-            call.body_bytes,
+        body, operation = await self._judged(
+            call,
             given,
             lambda b: validate.create_namespace(checked_namespace(b.name), b.schema),
         )
@@ -293,8 +297,16 @@ class DataPlane:
             raise NotFound("Namespace not found")
         return Decided(lsn, existed)
 
+    async def _judged(
+        self, call: Call, given: Callable[[], B], judge: Callable[[B], R]
+    ) -> tuple[B, R]:
+        if call.body_bytes > INLINE_BYTES_MAX:
+            await self._tenants.decodes(call.index)
+        return await judged(call.body_bytes, given, judge)
+
     async def _write(self, call: Call, namespace: str, operation: Operation) -> int:
         """Every write goes through here; returns its LSN once it is durable."""
+        await self._tenants.writes(call.index, namespace, (operation,), call.body_bytes)
         return await self._writes.write(
             call.index, namespace, (operation,), request_id=call.request_id
         )

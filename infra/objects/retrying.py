@@ -11,6 +11,7 @@ from typing import TypeVar
 from core.clock import Clock, SystemClock
 from core.errors import DeadlineExceeded, Unavailable
 from core.object_store import ObjectInfo, ObjectStore
+from core.turns import waiting
 
 T = TypeVar("T")
 
@@ -94,8 +95,9 @@ class RetryingStore(ObjectStore):
         tries = _Tries(self, what)
         while True:
             try:
-                async with asyncio.timeout(tries.left_s):
-                    return await act()
+                with waiting():
+                    async with asyncio.timeout(tries.left_s):
+                        return await act()
             except Unavailable as error:
                 await tries.wait_after(error)
             except TimeoutError as error:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.api.gateway import CLASSIC, KEY, Running
+from tests.api.gateway import CLASSIC, KEY, OTHER_KEY, Running
 
 QUERY = {"vector": [1, 2, 3], "topK": 1}
 
@@ -110,10 +110,11 @@ async def test_every_answer_has_an_id_of_its_own(gateway: Running) -> None:
     assert len({a.headers["x-pinecone-request-id"] for a in answers}) == 3
 
 
-async def test_beyond_the_bound_of_requests_in_flight_clients_are_told_to_slow_down(
+async def test_a_project_that_takes_too_many_places_is_told_to_slow_down_and_others_get_in(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.in_flight.IN_FLIGHT_MAX", 4)
+    """One that may have all places could keep everybody else out."""
+    monkeypatch.setattr("api.in_flight.IN_FLIGHT_MAX", 5)
     host = (await gateway.create())["host"]
     arrived, release = asyncio.Semaphore(0), asyncio.Event()
     query = gateway.memory.query
@@ -132,9 +133,12 @@ async def test_beyond_the_bound_of_requests_in_flight_clients_are_told_to_slow_d
     refused = await gateway.ask("POST", "/query", host=host, json=QUERY)
     assert (refused.status_code, refused.json()["code"]) == (429, 8)
     assert refused.headers["retry-after"] == "1"
+    assert refused.json()["message"].startswith("4 requests of this project are being served")
+    assert (await gateway.ask("GET", "/indexes", key=OTHER_KEY)).status_code == 200
     assert (await gateway.ask("GET", "/healthz", key=None)).status_code == 200
     release.set()
     assert [a.status_code for a in await asyncio.gather(*asking)] == [200] * 4
+    assert (await gateway.ask("POST", "/query", host=host, json=QUERY)).status_code == 200
 
 
 async def test_readiness_tells_what_is_missing(gateway: Running) -> None:

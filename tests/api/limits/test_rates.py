@@ -1,4 +1,4 @@
-"""Rates per project and namespace on a clock that the test holds: what passes, what waits, whose."""
+"""Rates per project and namespace, on a clock that the test holds: what passes, what waits."""
 
 import random
 
