@@ -79,6 +79,12 @@ class Log(ABC):
     async def end_offset(self, partition: int) -> int:
         """The next offset to be written (committed data only); asked afresh at every call."""
 
+    def end_of_key(self, partition: int, key: bytes) -> int | None:
+        """An offset above every durable record of that key, and mostly not above newer ones of
+        other keys; None: not known, as others append as well.
+        """
+        return None
+
     @abstractmethod
     async def trim(self, partition: int, before: int) -> None:
         """Forget records with offset < before."""

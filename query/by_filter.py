@@ -62,8 +62,7 @@ class FilterReads:
     async def _see(
         self, index: IndexInfo, namespace: str, fresh: Selection, options: ReadOptions
     ) -> tuple[Sight, MatchingRecords, Cost]:
-        partition = self._watch.partition(index.index_id, namespace)
-        wanted = await self._watch.wanted(partition, options)
+        wanted = await self._watch.wanted_of(index, namespace, options)
         request = replace(
             self._watch.request(index, namespace),
             selection=fresh,

@@ -130,8 +130,7 @@ class NamespaceReads:
     async def describe(
         self, index: IndexInfo, namespace: str, options: ReadOptions
     ) -> NamespaceResult:
-        partition = self._parts.watch.partition(index.index_id, namespace)
-        wanted = await self._parts.watch.wanted(partition, options)
+        wanted = await self._parts.watch.wanted_of(index, namespace, options)
         stats, sight = await self._count(index, namespace, wanted)
         if not sight.exists:
             raise NotFound(f"Namespace {namespace!r} not found")

@@ -9,9 +9,9 @@ from core.log import Log
 class Positions(Protocol):
     """What a read that promises to see acknowledged writes waits for."""
 
-    async def end_lsn(self, partition: int) -> int:
+    async def end_lsn(self, partition: int, key: bytes | None = None) -> int:
         """The LSN (inclusive) of the newest durable record, as of some moment during this call;
-        NO_LSN if there is none.
+        NO_LSN if there is none. `key`: only records of that key count, if the log can tell.
 
         `Unavailable` when the log is away.
         """
@@ -27,7 +27,10 @@ class LogPositions:
         self._running: dict[int, asyncio.Task[int]] = {}
         self._following: dict[int, asyncio.Task[int]] = {}
 
-    async def end_lsn(self, partition: int) -> int:
+    async def end_lsn(self, partition: int, key: bytes | None = None) -> int:
+        known = None if key is None else self._log.end_of_key(partition, key)
+        if known is not None:
+            return known - 1
         following = self._following.get(partition)
         if following is not None:
             return await asyncio.shield(following)

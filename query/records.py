@@ -27,7 +27,7 @@ async def fetch(
     watch: Watch, index: IndexInfo, namespace: str, ids: Sequence[str], options: ReadOptions
 ) -> FetchResult:
     cost = Cost()
-    wanted = await watch.wanted(watch.partition(index.index_id, namespace), options)
+    wanted = await watch.wanted_of(index, namespace, options)
     request = replace(watch.request(index, namespace), ids=tuple(dict.fromkeys(ids)))
     sight = await watch.see(request, wanted)
     found = await read_records(sight, request.ids, cost)
@@ -48,8 +48,7 @@ class Lister:
         """An id that is written or deleted between two pages may or may not be seen, but never
         twice.
         """
-        partition = self._watch.partition(self._index.index_id, self._namespace)
-        wanted = await self._watch.wanted(partition, options)
+        wanted = await self._watch.wanted_of(self._index, self._namespace, options)
         after = "" if token is None else decode_token(token)
         ids: list[str] = []
         seen = Freshness()

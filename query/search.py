@@ -54,7 +54,7 @@ class Searcher:
         cost = Cost()
         timer = _Timer(cost)
         watch = self._parts.watch
-        wanted = await watch.wanted(watch.partition(index.index_id, namespace), asked.options)
+        wanted = await watch.wanted_of(index, namespace, asked.options)
         timer.lap("position")
         target: Target | None = Target(index.metric, asked.vector, asked.sparse)
         if asked.id is not None:

@@ -92,7 +92,16 @@ class Watch:
             manifest_lsn=NO_LSN,
         )
 
-    async def wanted(self, partition: int, options: ReadOptions) -> Wanted:
+    async def wanted_of(self, index: IndexInfo, namespace: str, options: ReadOptions) -> Wanted:
+        """What a read of one namespace wants to see: its own newest write, where the log can tell,
+        so that it does not wait for its neighbours' in the same partition.
+        """
+        key = wal_key(index.index_id, namespace)
+        return await self.wanted(partition_of(key, self._partitions), options, key)
+
+    async def wanted(
+        self, partition: int, options: ReadOptions, key: bytes | None = None
+    ) -> Wanted:
         deadline_s = self._deadline_s if options.deadline_s is None else options.deadline_s
         until_s = self._clock.monotonic() + deadline_s
         strict = options.consistency is Consistency.STRONG
@@ -101,7 +110,7 @@ class Watch:
         if options.consistency is Consistency.EVENTUAL:
             return Wanted(NO_LSN, True, False, self._clock.monotonic())
         try:
-            return Wanted(await self._positions.end_lsn(partition), True, strict, until_s)
+            return Wanted(await self._positions.end_lsn(partition, key), True, strict, until_s)
         except Unavailable:
             if strict:
                 raise

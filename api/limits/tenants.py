@@ -119,9 +119,11 @@ class TenantReads:
         self._tenants.has_read(index, namespace, result.cost.read_units)
         return result
 
-    async def stats(self, index: IndexInfo, options: ReadOptions) -> StatsResult:
+    async def stats(
+        self, index: IndexInfo, options: ReadOptions, condition: Filter | None = None
+    ) -> StatsResult:
         await self._tenants.reads(index, None)
-        return await self._reads.stats(index, options)
+        return await self._reads.stats(index, options, condition)
 
     async def namespaces(
         self, index: IndexInfo, prefix: str, limit: int, token: str | None, options: ReadOptions

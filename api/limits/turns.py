@@ -79,9 +79,7 @@ class Turns:
             async with asyncio.timeout(WAIT_S):
                 await called
         except TimeoutError:
-            raise Overloaded(
-                "The server is busy with requests before this one; try again"
-            ) from None
+            raise Overloaded("The server is busy with other requests; try again soon") from None
         finally:
             if turn.called is not None:  # it gave up
                 place[-1].queue.remove(turn)

@@ -10,6 +10,7 @@ Trimmed space is reused, not given back to the disk.
 import asyncio
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ STREAM_SHIFT = 40  # 10^12 offsets a partition, 8 million partitions a file
 PAGE_BYTES = 16384
 READERS = 4
 RECORD_BYTES_MAX = 8 << 20
+# Of a partition, whose newest record is remembered: some 200 bytes each.
+KEYS_MAX = 4096
 TRIM_ROWS = 500  # per transaction: appends wait for no longer than this takes
 BUSY_TIMEOUT_MS = 5000
 
@@ -63,9 +66,24 @@ class _Stream:
     start: int
     end: int
     waiting: set[asyncio.Future[None]] = field(default_factory=set)
+    # Next offsets by key, the last written at the end; `others_end`: above all of other keys.
+    ends: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+    others_end: int = 0
 
     def position(self, offset: int) -> int:
         return (self.number << STREAM_SHIFT) + offset
+
+    def grow(self, key: bytes | None, end: int) -> None:
+        """A record of that key is durable."""
+        self.end = end
+        if key is None:
+            self.others_end = end
+        else:
+            self.ends[key] = end
+            self.ends.move_to_end(key)
+            if len(self.ends) > KEYS_MAX:
+                self.others_end = self.ends.popitem(last=False)[1]
+        self.wake()
 
     def wake(self) -> None:
         for future in self.waiting:
@@ -226,10 +244,14 @@ class SqliteLog(Log):
             return offset
 
         def committed(offset: int) -> None:
-            stream.end = offset + 1
-            stream.wake()
+            stream.grow(key, offset + 1)
 
         return await self._file.writer.submit(insert, size=size, committed=committed)
+
+    def end_of_key(self, partition: int, key: bytes) -> int:
+        """Nobody else appends to the file."""
+        stream = self._stream(partition)
+        return stream.ends.get(key, stream.others_end)
 
     async def read(
         self,
@@ -345,7 +367,8 @@ def _load_topic(db: sqlite3.Connection, topic: str, partitions: int) -> _Topic:
     numbers = db.execute(
         "SELECT stream FROM streams WHERE topic = ? ORDER BY partition", (topic,)
     ).fetchall()
-    streams = tuple(_Stream(number, *_bounds(db, number)) for (number,) in numbers)
+    bounds = [(number, *_bounds(db, number)) for (number,) in numbers]
+    streams = tuple(_Stream(*of_one, others_end=of_one[-1]) for of_one in bounds)
     return _Topic(topic, log_id, streams)
 
 

@@ -247,3 +247,29 @@ async def test_kill_minus_nine_loses_no_acknowledged_append(tmp_path: Path) -> N
         assert {at: there.get(at) for at in acknowledged} == acknowledged
         with closing(sqlite3.connect(path)) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_the_end_of_a_key_leaves_out_the_writes_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of one key waits for its newest record, not for a neighbour's flood."""
+    monkeypatch.setattr("infra.logs.sqlite.KEYS_MAX", 3)
+    log = await SqliteLog.open(tmp_path / "log.db", "wal", 2)
+    assert log.end_of_key(0, b"a") == 0
+    for n in range(50):
+        await log.append(0, b"flood", b"%d" % n)
+    mine = await log.append(0, b"a", b"mine")
+    for n in range(50):
+        await log.append(0, b"flood", b"%d" % n)
+    assert log.end_of_key(0, b"a") == mine + 1
+    assert log.end_of_key(0, b"quiet") == 0
+    assert log.end_of_key(0, b"flood") == await log.end_offset(0) == 101
+    assert log.end_of_key(1, b"a") == 0
+    for key in (b"b", b"c", b"d"):
+        await log.append(0, key, b"")
+    assert log.end_of_key(0, b"a") >= mine + 1, "forgotten keys are told too high, never too low"
+    assert len(log._stream(0).ends) == 3
+    await log.close()
+    again = await SqliteLog.open(tmp_path / "log.db", "wal", 2)
+    assert again.end_of_key(0, b"a") == 104, "what was before the start may be anybody's"
+    await again.close()
