@@ -14,8 +14,12 @@ from api.auth import Gate
 from api.authority import Authorities
 from api.control.accounts import AccountRoutes
 from api.control.audit import AuditRoutes
+from api.control.backups import BackupRoutes
 from api.control.changes import Changes
+from api.control.collections import CollectionRoutes
+from api.control.making import IndexMaker
 from api.control.routes import IndexRoutes
+from api.control.schedules import ScheduleRoutes
 from api.edge import Edge
 from api.errors import WrongMethod, response_to
 from api.grpc.edge import GrpcEdge
@@ -43,10 +47,13 @@ from api.vectors.routes import VectorRoutes
 from core.clock import SystemClock
 from core.errors import FirnError, InvalidRequest, NotFound
 from infra.catalog.audit import AuditLog
+from infra.catalog.backups import Backups
 from infra.catalog.callers import Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.imports import ImportStore
+from infra.catalog.restores import Restores
+from infra.catalog.schedules import Schedules
 from infra.embedding.embedders import Embedders
 from infra.imports.locations import locations_of
 from infra.settings import Settings
@@ -56,7 +63,8 @@ from infra.telemetry import Metrics
 @dataclass(frozen=True, slots=True)
 class GatewayParts:
     """What the gateway stands on. `not_ready`: what the process still waits for, None when it may
-    get requests. `sole`: no other process serves this catalog (see `IndexServers`).
+    get requests. `sole`: no other process serves this catalog (see `IndexServers`). `wake_jobs`:
+    tells whoever runs backups and restores that there is one more.
     """
 
     settings: Settings
@@ -70,6 +78,7 @@ class GatewayParts:
     sole: bool
     embedders: Embedders = field(default_factory=Embedders)
     routers: Sequence[APIRouter] = ()
+    wake_jobs: Callable[[], None] = lambda: None
 
 
 class Gateway:
@@ -142,8 +151,13 @@ def build_app(
     settings, catalog = parts.settings, parts.catalog
     audit = AuditLog.of(catalog.database, settings)
     changes = Changes(gate, audit, SystemClock())
+    directory, wake = parts.directory, parts.wake_jobs
+    backups = Backups(catalog.database, catalog.quotas)
+    restores = Restores(catalog.database)
+    schedules = Schedules(catalog.database, catalog.quotas)
+    maker = IndexMaker(catalog, backups, restores, directory, servers, settings, wake)
     indexes = IndexRoutes(
-        gate, changes, catalog, parts.directory, living, servers, settings, parts.embedders
+        gate, changes, catalog, directory, living, servers, maker, parts.embedders
     )
     for routes in (
         VectorRoutes(calls, plane, bytes_max).router(),
@@ -155,6 +169,9 @@ def build_app(
             calls, ImportStore(catalog.database), locations_of(settings), bytes_max
         ).router(),
         indexes.router(),
+        BackupRoutes(gate, changes, catalog, backups, restores, maker, wake).router(),
+        CollectionRoutes(gate, changes, catalog, backups, wake).router(),
+        ScheduleRoutes(gate, changes, catalog, backups, schedules).router(),
         AccountRoutes(gate, changes, catalog, parts.callers).router(),
         AuditRoutes(gate, audit).router(),
         health_router(parts.metrics, parts.not_ready),

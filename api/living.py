@@ -3,7 +3,9 @@
 import re
 
 from core.clock import Clock, SystemClock
-from core.errors import NotFound
+from core.coalesced import Coalesced
+from core.errors import FailedPrecondition, NotFound, Unavailable
+from core.indexes import IndexState
 from infra.catalog.catalog import Catalog
 from infra.catalog.model import CatalogIndex
 from infra.catalog.read_through import Lifetimes, ReadThrough
@@ -13,6 +15,8 @@ from infra.settings import Settings
 FRESH_S = 2.0
 _LIFETIMES = Lifetimes(fresh_s=FRESH_S, absent_s=0.5, stale_s=float("inf"))
 _KEPT_MAX = 10_000
+# When clients ask again for an index that is being filled.
+_FILLED_IN_S = 2.0
 # Of a project's id: a DNS label has 63 characters, an index name up to 45, the dash one.
 PROJECT_CHARS = 12
 
@@ -67,7 +71,9 @@ class LivingIndexes:
         self._catalog = catalog
         self._by_port: dict[int, CatalogIndex] = {}
         self._changes = 0
-        self._by_name = ReadThrough(self._read, _LIFETIMES, _KEPT_MAX, clock or SystemClock())
+        clock = clock or SystemClock()
+        self._by_name = ReadThrough(self._read, _LIFETIMES, _KEPT_MAX, clock)
+        self._filling = Coalesced(self._read)
 
     async def refresh(self) -> list[CatalogIndex]:
         """Read them all. `Unavailable` leaves the known ones in place."""
@@ -96,6 +102,7 @@ class LivingIndexes:
         """The project's index that listens on `port` or is called `host`.
 
         None: no index has such a host. `NotFound`: none that lives and belongs to this project.
+        `Unavailable`: it is not filled from its backup yet; `FailedPrecondition`: it never will be.
         """
         if self._port_per_index:
             found = self._by_port.get(port)
@@ -111,7 +118,25 @@ class LivingIndexes:
             found = await self._by_name.get(_key(project_id, name))
         if found is None or found.info.project_id != project_id:
             raise NotFound("Index not found")
-        return found
+        return found if found.info.state is IndexState.READY else await self._filled(found)
+
+    async def _filled(self, index: CatalogIndex) -> CatalogIndex:
+        """As soon as it is, whoever fills it: the catalog is asked each time."""
+        now = await self._filling.ask(_key(index.info.project_id, index.info.name))
+        if now is None or now.info.index_id != index.info.index_id:
+            raise NotFound("Index not found")
+        match now.info.state:
+            case IndexState.READY:
+                self.add(now)
+                return now
+            case IndexState.INITIALIZATION_FAILED:
+                raise FailedPrecondition(
+                    "The index could not be created from its backup: delete it, and try again"
+                )
+        raise Unavailable(
+            "The index is Initializing: it is being created from a backup",
+            retry_after_s=_FILLED_IN_S,
+        )
 
     async def _read(self, key: str) -> CatalogIndex | None:
         project_id, name = key.split("/", 1)

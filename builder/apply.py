@@ -150,7 +150,9 @@ class Fold:
             self.declared = declared
 
     async def _attach(self, lsn: int, entry: Attach) -> None:
-        if not self._is_empty():
+        if self.exists and self.attached == entry.snapshot_id:
+            pass  # repeated by a restore that died before it saw the first one
+        elif not self._is_empty():
             self._attachments.refuse(lsn, entry, NOT_EMPTY)
         elif self.exists and self.attached:
             self._attachments.refuse(lsn, entry, TWICE)

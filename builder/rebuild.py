@@ -27,7 +27,7 @@ from builder.parts import BuilderParts
 from builder.pending import PendingWrites
 from builder.settings import BuilderSettings
 from core.errors import FailedPrecondition, Fenced, LogMismatch, NotFound, Unavailable
-from core.indexes import IndexInfo, IndexState
+from core.indexes import IndexInfo
 from core.log import Log
 from core.operations import NamespaceWrite
 from core.partition import partition_of, wal_key
@@ -76,7 +76,7 @@ async def rebuild(
     the log does not hold the namespaces' whole lives any more, or a snapshot that it builds on is
     gone; nothing is changed then.
     """
-    if index.state is not IndexState.READY:
+    if not index.state.living:
         raise NotFound(f"index {index.name} is {index.state.value}")
     by_partition = await namespaces_of(parts, index, namespace)
     replays: list[_Replay] = []

@@ -17,11 +17,20 @@ class VectorType(StrEnum):
 
 
 class IndexState(StrEnum):
-    """`DELETED` indexes stay known: their late log entries are skipped, not dead-lettered."""
+    """`DELETED` indexes stay known: their late log entries are skipped, not dead-lettered. Until a
+    restore has filled an index it is `INITIALIZING` and answers no client.
+    """
 
+    INITIALIZING = "Initializing"
+    INITIALIZATION_FAILED = "InitializationFailed"
     READY = "Ready"
     TERMINATING = "Terminating"
     DELETED = "Deleted"
+
+    @property
+    def living(self) -> bool:
+        """Whether what is written for it counts."""
+        return self not in (IndexState.TERMINATING, IndexState.DELETED)
 
 
 @dataclass(frozen=True, slots=True)

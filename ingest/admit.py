@@ -9,7 +9,7 @@ alone.
 from dataclasses import dataclass
 
 from core.errors import InvalidRequest
-from core.indexes import IndexDirectory, IndexInfo, IndexState, is_staging
+from core.indexes import IndexDirectory, IndexInfo, is_staging
 from core.log import LogRecord
 from core.operations import Attach, DeleteNamespace, Entry, NamespaceWrite, Operation
 from core.partition import partition_of
@@ -71,7 +71,7 @@ async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -
     if info is None:
         text = f"There is no index with the id '{shown(decoded.index_id)}'."
         return _rejected(record, Reason.UNKNOWN_INDEX, text)
-    if info.state is not IndexState.READY:
+    if not info.state.living:
         return Skipped(f"index {info.index_id} is {info.state.value.lower()}")
     entries: list[Entry] = []
     rejections: list[Rejection] = []

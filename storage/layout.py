@@ -14,6 +14,8 @@ FIRST_VERSION = 1
 # 20 digits hold every unsigned 64 bit number.
 VERSION_DIGITS = 20
 PARTITION_DIGITS = 6
+# What lies at the top beside the folders of indexes.
+TOP_FOLDERS = ("registry", "backups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class NamespaceSchema:
 def namespace_prefix(index_id: str, namespace: str) -> str:
     """`{index_id}/{sha256 of the canonical namespace}/`: all of a namespace lies below it."""
     assert "/" not in index_id, index_id
-    assert index_id not in ("", ".", "..", "registry"), index_id
+    assert index_id not in ("", ".", "..", *TOP_FOLDERS), index_id
     return f"{index_id}/{hashlib.sha256(namespace.encode()).hexdigest()}/"
 
 
@@ -69,9 +71,10 @@ def snapshot_key(prefix: str, snapshot_id: str) -> str:
     return f"{prefix}snapshots/{snapshot_id}"
 
 
-# What lies in folders of these names below a namespace's prefix, or at the top (the registry).
+# What lies in folders of these names below a namespace's prefix, or at the top.
 OBJECT_KINDS = (
-    *("clusters", "deltas", "ids", "manifests", "sections", "boundary", "snapshots", "registry"),
+    *("clusters", "deltas", "ids", "manifests", "sections", "boundary", "snapshots"),
+    *TOP_FOLDERS,
     "manifest",
     "other",
 )
@@ -80,8 +83,25 @@ OBJECT_KINDS = (
 def kind_of(key: str) -> str:
     """One of `OBJECT_KINDS`: `manifest` is the hint; packs count as sections."""
     parts = key.split("/")
-    name = parts[0] if parts[0] == "registry" or len(parts) < 3 else parts[2].partition(".")[0]
+    name = parts[0] if parts[0] in TOP_FOLDERS or len(parts) < 3 else parts[2].partition(".")[0]
     return name if name in OBJECT_KINDS else "other"
+
+
+def backup_prefix(backup_id: str) -> str:
+    """The list of a backup's snapshots lies below it."""
+    return f"backups/{backup_id}/"
+
+
+def backup_begun_key(backup_id: str) -> str:
+    return f"{backup_prefix(backup_id)}begun"
+
+
+def backup_part_key(backup_id: str, number: int) -> str:
+    return f"{backup_prefix(backup_id)}parts/{number:0{VERSION_DIGITS}d}"
+
+
+def backup_list_key(backup_id: str) -> str:
+    return f"{backup_prefix(backup_id)}list"
 
 
 def registry_prefix(partition: int) -> str:

@@ -4,16 +4,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from core.object_store import ObjectStore
+from storage.layout import TOP_FOLDERS
 
 # Sorts right behind `/`: what is above `a0` is not below `a/`.
 _BEHIND_SLASH = "0"
-_OTHERS = ("registry",)
 
 
 async def index_prefixes(store: ObjectStore) -> AsyncIterator[str]:
     """The ids of indexes with objects; a listing for each, of one page at most."""
     async for name in _children(store, ""):
-        if name not in _OTHERS:
+        if name not in TOP_FOLDERS:
             yield name
 
 

@@ -116,15 +116,21 @@ class SnapshotStore:
         raise Unavailable(f"the files of {namespace!r} are collected faster than they are pinned")
 
     async def take_again(
-        self, snapshot: Snapshot, *, created_ms: int, holder: tuple[str, str]
+        self,
+        snapshot: Snapshot,
+        *,
+        created_ms: int,
+        holder: tuple[str, str],
+        pin_id: str | None = None,
     ) -> Snapshot:
         """A branch's own copy of a snapshot, which may then be deleted without harm to it.
 
-        `NotFound`: it was deleted meanwhile.
+        `pin_id`: who gives one, gives it to this snapshot, time and holder alone; repeating the
+        call then makes the same object. `NotFound`: the snapshot was deleted meanwhile.
         """
         made = msgspec.structs.replace(
             snapshot,
-            id=new_uuid(),
+            id=pin_id or new_uuid(),
             kind=SnapshotKind.BRANCH,
             created_ms=created_ms,
             holder_index=holder[0],
@@ -167,13 +173,17 @@ class SnapshotStore:
             raise CorruptData(f"{key} says that it is {snapshot.id} of {snapshot.home}")
         return snapshot
 
-    async def list(self, prefix: str) -> Sequence[Snapshot]:
-        """Everything that keeps files of this prefix in use, oldest first; see `Snapshot.home`."""
-        names = [
+    async def ids(self, prefix: str) -> Sequence[str]:
+        """Of everything that keeps files of this prefix in use; nothing is read."""
+        return [
             name
             async for info in self._store.list(snapshots_prefix(prefix))
             if is_snapshot_id(name := info.key.rpartition("/")[2])
         ]
+
+    async def list(self, prefix: str) -> Sequence[Snapshot]:
+        """Everything that keeps files of this prefix in use, oldest first; see `Snapshot.home`."""
+        names = await self.ids(prefix)
         found: list[Snapshot] = []
         for start in range(0, len(names), READS_AT_ONCE):
             reads = (self.read(prefix, name) for name in names[start : start + READS_AT_ONCE])
@@ -194,9 +204,12 @@ class SnapshotStore:
 
     async def delete(self, snapshot: Snapshot) -> None:
         """Its files are free to be collected, but for what else names them."""
-        await self._store.delete(snapshot_key(snapshot.home, snapshot.id))
-        for origin in snapshot.origins:
-            await self._store.delete(snapshot_key(origin, snapshot.id))
+        await self.delete_objects(snapshot.id, snapshot.home, snapshot.origins)
+
+    async def delete_objects(self, snapshot_id: str, home: str, origins: Sequence[str]) -> None:
+        """The same, for who knows where they lie."""
+        for prefix in (home, *origins):
+            await self._store.delete(snapshot_key(prefix, snapshot_id))
 
     async def release(self, prefix: str, snapshot: Snapshot) -> None:
         """Delete the object under this one prefix."""

@@ -12,10 +12,10 @@ from api.control.body import decode
 from api.control.change import IndexChange
 from api.control.embed import EmbedChange, shown_classic
 from api.errors import Unprocessable
-from core.errors import InvalidRequest, NotFound
+from core.errors import InvalidRequest
 from core.indexes import VectorType
 from core.metric import Metric
-from infra.catalog.model import CatalogIndex, NewIndex, Spec
+from infra.catalog.model import SOURCE_COLLECTION, CatalogIndex, NewIndex, Spec
 
 
 class _Filterable(Struct):
@@ -128,7 +128,7 @@ def show(index: CatalogIndex, host: str) -> dict[str, Any]:
         "name": index.info.name,
         "metric": index.info.metric.value,
         "host": host,
-        "status": {"ready": True, "state": index.info.state.value},
+        "status": rules.shown_status(index.info),
         "vector_type": index.info.vector_type.value,
         "deletion_protection": rules.shown_protection(index.deletion_protection),
         "spec": _shown_spec(index.spec),
@@ -147,11 +147,11 @@ def _kept(spec: _Spec) -> Spec:
     if len(given) != 1:
         raise Unprocessable("spec must have exactly one of serverless, pod and byoc")
     part = given[0]
-    if getattr(part, "source_collection", None) is not None:
-        raise NotFound("Resource not found: this server has no collections yet")
     match part:
         case _Serverless():
             kept: Spec = {"deployment": deployment.managed(part.cloud, part.region)}
+            if part.source_collection is not None:
+                kept[SOURCE_COLLECTION] = part.source_collection
         case _Byoc():
             kept = {"deployment": deployment.byoc(part.environment)}
         case _Pod():
@@ -171,11 +171,15 @@ def _kept_pod(pod: _Pod) -> Spec:
     kept: Spec = {"deployment": deployment.pod(pod.environment, pod.pod_type, replicas, shards)}
     if pod.metadata_config is not None:
         kept["metadata_config"] = deployment.metadata_config(pod.metadata_config)
+    if pod.source_collection is not None:
+        kept[SOURCE_COLLECTION] = pod.source_collection
     return kept
 
 
 def _shown_spec(spec: Spec) -> dict[str, Any]:
     shown = {k: v for k, v in spec["deployment"].items() if k != "deployment_type"}
+    if SOURCE_COLLECTION in spec:
+        shown[SOURCE_COLLECTION] = spec[SOURCE_COLLECTION]
     match spec["deployment"]["deployment_type"]:
         case "pod":
             shown["pods"] = shown["replicas"] * shown["shards"]
@@ -189,7 +193,13 @@ def _shown_spec(spec: Spec) -> dict[str, Any]:
             shown.pop("environment", None)
     if "read_capacity" in spec:
         shown["read_capacity"] = deployment.shown_capacity(spec["read_capacity"])
-    metadata = {k: v for k, v in spec.get("fields", {}).items() if "type" not in v}
-    if metadata:
-        shown["schema"] = {"fields": metadata}
+    metadata = shown_metadata(spec)
+    if metadata is not None:
+        shown["schema"] = metadata
     return {kind: shown}
+
+
+def shown_metadata(spec: Spec) -> dict[str, Any] | None:
+    """The declared metadata fields, None if there are none."""
+    fields = {k: v for k, v in spec.get("fields", {}).items() if "type" not in v}
+    return {"fields": fields} if fields else None

@@ -140,15 +140,15 @@ def shown_classic(index: CatalogIndex) -> dict[str, Any] | None:
     }
 
 
-def shown_field(index: CatalogIndex) -> dict[str, Any] | None:
+def shown_field(spec: Spec, metric: Metric) -> dict[str, Any] | None:
     """The embedded field by its name, as the schema of the typed resource has it."""
-    embed = embed_of(index.spec)
+    embed = embed_of(spec)
     if embed is None:
         return None
     shown: dict[str, Any] = {
         "type": "semantic_text",
         "model": embed.model,
-        "metric": index.info.metric.value,
+        "metric": metric.value,
         "read_parameters": embed.read_parameters,
         "write_parameters": embed.write_parameters,
     }

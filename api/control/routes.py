@@ -11,6 +11,7 @@ from api.auth import Gate
 from api.control import classic, for_model, typed
 from api.control.body import json_response
 from api.control.changes import Changes
+from api.control.making import IndexMaker
 from api.living import LivingIndexes
 from api.server import IndexServers
 from api.versions import api_version
@@ -18,7 +19,6 @@ from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.model import CatalogIndex, NewIndex
 from infra.embedding.embedders import Embedders
-from infra.settings import Settings
 
 
 def shape_of(request: Request) -> ModuleType:
@@ -37,7 +37,7 @@ class IndexRoutes:
         directory: CatalogDirectory,
         living: LivingIndexes,
         servers: IndexServers,
-        settings: Settings,
+        maker: IndexMaker,
         embedders: Embedders,
     ) -> None:
         self._gate = gate
@@ -46,8 +46,8 @@ class IndexRoutes:
         self._directory = directory
         self._living = living
         self._servers = servers
+        self._maker = maker
         self._embedders = embedders
-        self._ports = settings.port_range if settings.port_per_index else None
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -78,9 +78,7 @@ class IndexRoutes:
         async with self._changes.change(request, "index.create", "index") as change:
             new = parse(await request.body())
             change.resource = f"index/{new.name}"
-            index = await self._catalog.create_index(change.caller.project_id, new, self._ports)
-            index = await self._servers.created(index)
-        self._directory.remember(index.info)
+            index = await self._maker.make(change.caller.project_id, new)
         return self._shown(index, request, 201)
 
     async def describe(self, request: Request, name: str) -> Response:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-from core.errors import InvalidRequest
-from core.indexes import VectorType
+from core.errors import InvalidRequest, NotFound
+from core.indexes import IndexInfo, IndexState, VectorType
 from core.limits import DIMENSION_MAX
 from core.metric import Metric
 
@@ -24,6 +26,13 @@ def check_name(name: str) -> str:
             "Name must consist of lower case alphanumeric characters or '-', must start and end "
             f"with an alphanumeric character, and have 1 to {NAME_CHARS_MAX} characters"
         )
+    return name
+
+
+def known_name(name: str) -> str:
+    """A name that an index or collection can have; `NotFound` for anything else."""
+    if len(name) > NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
+        raise NotFound("Resource not found")
     return name
 
 
@@ -60,6 +69,24 @@ def parse_protection(text: str) -> bool:
 
 def shown_protection(protected: bool) -> str:
     return "enabled" if protected else "disabled"
+
+
+def shown_status(info: IndexInfo) -> dict[str, Any]:
+    return {"ready": info.state is IndexState.READY, "state": info.state.value}
+
+
+def shown_time(ms: int | None) -> str | None:
+    """RFC 3339, UTC."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def check_text(text: str | None, what: str, chars_max: int) -> str | None:
+    """A name or description that people chose: printable, of a bounded length. "" is none."""
+    if text is not None and (len(text) > chars_max or not text.replace("\n", "").isprintable()):
+        raise InvalidRequest(f"{what} has at most {chars_max} printable characters")
+    return text or None
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:

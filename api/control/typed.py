@@ -20,7 +20,7 @@ from api.errors import NotSupported, Unprocessable
 from core.errors import InvalidRequest
 from core.indexes import VectorType
 from core.metric import Metric
-from infra.catalog.model import CatalogIndex, NewIndex, Spec
+from infra.catalog.model import SOURCE_BACKUP, SOURCE_COLLECTION, CatalogIndex, NewIndex, Spec
 
 DENSE_FIELD = "_values"
 SPARSE_FIELD = "_sparse_values"
@@ -60,6 +60,8 @@ class TypedCreate(Struct):
     deletion_protection: str | None = None
     tags: dict[str, str] | None = None
     cmek_id: str | None = None
+    source_collection: str | None = None
+    source_backup_id: str | None = None
 
 
 class _Dense(Struct):
@@ -81,6 +83,11 @@ def parse_create(body: bytes) -> NewIndex:
     wanted = decode(body, TypedCreate)
     if wanted.cmek_id is not None:
         raise NotSupported("This server does not encrypt with customers' keys: leave out cmek_id")
+    if wanted.source_collection is not None or wanted.source_backup_id is not None:
+        raise InvalidRequest(
+            "Creating an index from collection or backup is not yet supported here: use "
+            "POST /backups/{backup_id}/create-index, or an API version before 2026-07"
+        )
     fields = wanted.schema.fields
     _check_fields(fields)
     dense_name, sparse_name = _vector_fields(fields)
@@ -117,14 +124,18 @@ def parse_configure(body: bytes) -> IndexChange:
 
 def show(index: CatalogIndex, host: str) -> dict[str, Any]:
     """The index resource."""
+    sources = {
+        key: index.spec[key] for key in (SOURCE_COLLECTION, SOURCE_BACKUP) if key in index.spec
+    }
     shown = {
         "name": index.info.name,
         "host": host,
-        "status": {"ready": True, "state": index.info.state.value},
-        "schema": {"fields": _shown_fields(index)},
+        "status": rules.shown_status(index.info),
+        "schema": {"fields": shown_fields(index.info.dimension, index.info.metric, index.spec)},
         "deployment": index.spec["deployment"],
         "deletion_protection": rules.shown_protection(index.deletion_protection),
         "tags": index.tags or None,
+        **sources,
     }
     if index.spec["deployment"]["deployment_type"] != "pod":
         capacity = index.spec.get("read_capacity", deployment.ON_DEMAND)
@@ -231,17 +242,18 @@ def _kept_field(field: dict[str, Any]) -> dict[str, Any]:
     return {"filterable": bool(field["filterable"])}
 
 
-def _shown_fields(index: CatalogIndex) -> dict[str, Any]:
-    embedded = shown_field(index)
+def shown_fields(dimension: int | None, metric: Metric, spec: Spec) -> dict[str, Any]:
+    """The schema's fields. dimension: None for a sparse index."""
+    embedded = shown_field(spec, metric)
     if embedded is not None:
-        return {**embedded, **index.spec.get("fields", {})}
-    if index.info.dimension is not None:
-        name = index.spec.get("vector_field", DENSE_FIELD)
+        return {**embedded, **spec.get("fields", {})}
+    if dimension is not None:
+        name = spec.get("vector_field", DENSE_FIELD)
         field: dict[str, Any] = {
             "type": "dense_vector",
-            "dimension": index.info.dimension,
-            "metric": index.info.metric.value,
+            "dimension": dimension,
+            "metric": metric.value,
         }
     else:
-        name, field = index.spec.get("vector_field", SPARSE_FIELD), {"type": "sparse_vector"}
-    return {name: field, **index.spec.get("fields", {})}
+        name, field = spec.get("vector_field", SPARSE_FIELD), {"type": "sparse_vector"}
+    return {name: field, **spec.get("fields", {})}

@@ -85,4 +85,8 @@ PATH = {
     "models": "The name of the model.",
     "imports": "The id of the import.",
     "docs": "The name of the file.",
+    "backups": "The id of the backup.",
+    "collections": "The name of the collection.",
+    "jobs": "The id of the restore job.",
+    "schedules": "The id of the schedule.",
 }

@@ -18,7 +18,7 @@ from core.errors import (
     InvalidRequest,
     NotFound,
 )
-from core.indexes import IndexInfo, IndexState
+from core.indexes import IndexInfo
 from core.log import NO_LSN
 from core.operations import Attach, Entry, NamespaceWrite
 from ingest.writer import LogWriter
@@ -87,15 +87,49 @@ class Branches:
         """
         if len(name) > NAME_CHARS_MAX:
             raise InvalidRequest(f"a snapshot's name has {NAME_CHARS_MAX} characters at most")
-        own = await self.snapshots(place)
+        own = await self._check_room(place)
         if name and any(name in (one.name, one.id) for one in own):
             raise AlreadyExists(f"{place} has a snapshot {name} already")
+        await self._indexed.everything(*place.key)
+        return await self._taken(place, SnapshotKind.SNAPSHOT, name=name)
+
+    async def of_backup(self, place: Place, name: str, *, again: bool) -> Snapshot | None:
+        """Of what is indexed now, for a backup of many namespaces that has waited for that once.
+        `again`: one of the name may be there already, and is taken then. None: the namespace is
+        gone. `NotFound`: its index is. `FailedPrecondition`: it has too many snapshots.
+        """
+        if again:
+            mine = [one for one in await self.snapshots(place) if one.name == name]
+            if mine:
+                return mine[0]
+        if len(await self._store.ids(place.prefix)) >= SNAPSHOTS_MAX:
+            await self._check_room(place)
+        try:
+            return await self._taken(place, SnapshotKind.SNAPSHOT, name=name)
+        except NotFound:
+            newest = await self._manifests.newest(*place.key)
+            if newest is not None and not newest.deleted:
+                raise
+            return None
+
+    async def _check_room(self, place: Place) -> Sequence[Snapshot]:
+        own = await self.snapshots(place)
         if len(own) >= SNAPSHOTS_MAX:
             raise FailedPrecondition(
                 f"{place} has {len(own)} snapshots, the most there may be; delete some first"
             )
-        await self._indexed.everything(*place.key)
-        return await self._taken(place, SnapshotKind.SNAPSHOT, name=name)
+        return own
+
+    async def pinned_entry(
+        self, snapshot: Snapshot, target: Place, *, pin_id: str, made_ms: int
+    ) -> Attach:
+        """The entry that fills `target` with the snapshot, whose files it keeps in use from now on.
+        Repeating the call gives the same one. `NotFound`: the snapshot was deleted.
+        """
+        made = await self._store.take_again(
+            snapshot, created_ms=made_ms, holder=target.key, pin_id=pin_id
+        )
+        return _attach(made)
 
     async def everything_indexed(self) -> None:
         """All namespaces that were written to are in the registries. `DeadlineExceeded`."""
@@ -212,7 +246,7 @@ class Branches:
         )
         # Of a deleted index everything goes that no snapshot names, without further notice.
         index = await self._parts.directory.find(place.index.index_id)
-        if index is None or index.state is not IndexState.READY:
+        if index is None or not index.state.living:
             await self._store.delete(made)
             raise NotFound(f"index {place.index.name} is deleted")
         return made

@@ -38,7 +38,7 @@ from builder.policy import CompactionLimits, clusters_of
 from builder.rebuild import namespaces_of
 from builder.settings import BuilderSettings
 from core.errors import FailedPrecondition, Fenced, NotFound, Unavailable
-from core.indexes import IndexInfo, IndexState
+from core.indexes import IndexInfo
 from core.metric import F32
 from storage.checksum import IdHashes, id_hashes
 from storage.commit import ManifestConflict
@@ -85,7 +85,7 @@ async def recluster(
     `NotFound`: no such namespace; `FailedPrecondition`: a sparse index has no clusters, or garbage
     collection took the work.
     """
-    if index.state is not IndexState.READY:
+    if not index.state.living:
         raise NotFound(f"index {index.name} is {index.state.value}")
     if index.dimension is None:
         raise FailedPrecondition(f"index {index.name} is sparse: it has no clusters")

@@ -10,6 +10,7 @@ from api.app import Gateway, GatewayParts
 from api.writes import LogWrites
 from builder.builder import IndexBuilder
 from cli.runtime.admin import admin_routes
+from cli.runtime.backups import running_backups
 from cli.runtime.consumers import (
     USUAL,
     Bounds,
@@ -31,6 +32,7 @@ from infra.embedding.embedders import Embedders
 from infra.settings import Settings
 from ingest.writer import LogWriter
 from query.service import QueryService
+from storage.file_cache import FileCache
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Engine:
     queries: QueryService
     writes: LogWrites
     consuming: asyncio.Task[None]
+    writer: LogWriter
+    cache: FileCache
 
     def not_ready(self) -> str | None:
         if self.consuming.done():
@@ -82,14 +86,18 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
         show_amplification(parts)
         show_cache(parts, cache)
         show_freshness(parts, freshness)
-        yield Engine(parts, builder, freshness, queries, writes, task)
+        yield Engine(parts, builder, freshness, queries, writes, task, writer, cache)
 
 
 async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
     """Serve until `stopped` is set, or raise what ended the consumers."""
-    async with open_engine(settings) as engine:
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_engine(settings))
         parts = engine.parts
         embedders = Embedders.open(settings.embedders, parts.metrics)
+        jobs = await stack.enter_async_context(
+            running_backups(parts, engine.cache, engine.writer, sole=True)
+        )
         key = await ensure_key(parts)
         address = new_address(settings.url_at(settings.port))
         gateway = Gateway(
@@ -105,6 +113,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
                 sole=True,
                 embedders=embedders,
                 routers=[admin_routes(parts, address.token)],
+                wake_jobs=jobs.wake,
             )
         )
         port = await gateway.start()

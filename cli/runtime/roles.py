@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from api.app import Gateway, GatewayParts
 from api.health import health_router
 from api.server import HttpServer, bind
+from cli.runtime.backups import running_backups
 from cli.runtime.consumers import (
     make_builder,
     make_freshness,
@@ -73,6 +74,7 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
         embedders = Embedders.open(settings.embedders, parts.metrics)
         stack.push_async_callback(embedders.close)
         key = await ensure_key(parts)
+        jobs = await stack.enter_async_context(running_backups(parts, cache, writer, sole=False))
         gateway = Gateway(
             GatewayParts(
                 settings=settings,
@@ -85,6 +87,7 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
                 not_ready=_Found(owners, parts.partitions).not_ready,
                 sole=False,
                 embedders=embedders,
+                wake_jobs=jobs.wake,
             )
         )
         port = await gateway.start()

@@ -40,9 +40,14 @@ class Catalog(Accounts):
     # Indexes
 
     async def create_index(
-        self, project_id: str, new: NewIndex, ports: range | None
+        self,
+        project_id: str,
+        new: NewIndex,
+        ports: range | None,
+        beside: Callable[[Connection, str, str], None] | None = None,
     ) -> CatalogIndex:
-        """`ports` None: indexes have no port of their own.
+        """`ports` None: indexes have no port of their own. `beside`: done in the same transaction,
+        with the new index's id and name; what it raises undoes all.
 
         `AlreadyExists` for a living name, `QuotaExceeded`, `FailedPrecondition` when every port is
         taken.
@@ -65,12 +70,15 @@ class Catalog(Accounts):
                 "spec": new.spec,
                 "deletion_protection": new.deletion_protection,
                 "tags": new.tags,
-                "state": IndexState.READY.value,
+                "state": new.state.value,
                 "port": port,
                 "created_ms": self._clock.now_ms(),
             }
             connection.execute(sa.insert(INDEXES).values(values))
-            return _living(connection, new.name, INDEXES.c.index_id == values["index_id"])
+            made = _living(connection, new.name, INDEXES.c.index_id == values["index_id"])
+            if beside is not None:
+                beside(connection, made.info.index_id, new.name)
+            return made
 
         try:
             return await self._database.write(work)

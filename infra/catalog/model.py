@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from core.indexes import IndexInfo, VectorType
+from core.indexes import IndexInfo, IndexState, VectorType
 from core.metric import Metric
 
 Spec = dict[str, Any]
 """JSON object: how the index was asked to be deployed; kept and shown, it decides nothing here."""
+
+# In a spec: what the index was made of.
+SOURCE_COLLECTION = "source_collection"
+SOURCE_BACKUP = "source_backup_id"
 
 
 class KeyRole(StrEnum):
@@ -75,6 +79,7 @@ class NewIndex:
     spec: Spec
     deletion_protection: bool
     tags: dict[str, str]
+    state: IndexState = IndexState.READY
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class TypedIndex(AnswerShape):
     deletion_protection: Protection
     tags: dict[str, str] | None
     read_capacity: ShownReadCapacity | UnsetType = UNSET
+    source_collection: str | UnsetType = UNSET
+    source_backup_id: str | UnsetType = UNSET
 
 
 INDEX = Versions(

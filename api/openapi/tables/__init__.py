@@ -3,12 +3,14 @@
 from api.openapi.operation import Operation
 from api.openapi.tables import (
     accounts,
+    backups,
     imports,
     indexes,
     inference,
     namespaces,
     process,
     records,
+    schedules,
     vectors,
 )
 
@@ -19,6 +21,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *records.OPERATIONS,
     *inference.OPERATIONS,
     *imports.OPERATIONS,
+    *backups.OPERATIONS,
+    *schedules.OPERATIONS,
     *accounts.OPERATIONS,
     *process.OPERATIONS,
 )

@@ -1,0 +1,217 @@
+"""Backups of a whole index over HTTP, on both deployments: taken, restored after everything has
+changed and the index is gone, deleted; and a `kill -9` in the middle of each job.
+
+At stake: a restored index that lacks an acknowledged record, has one twice, or loses its files with
+the index or the backup that it was made from.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.commands import told
+from tests.e2e.deployments import Deployment, distributed, embedded
+from tests.e2e.ledger import DIMENSION, values
+from tests.e2e.processes import KEY
+
+# What nothing uses any more goes within seconds.
+IMPATIENT = {"FIRNDB_GC_GRACE_S": "1", "FIRNDB_GC_PERIOD_S": "0.5"}
+# Of 0.1 s each.
+POLLS = 900
+PODS = {"pod": {"environment": "us-east-1-aws", "pod_type": "p1.x1"}}
+SERVERLESS = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
+
+Contents = dict[str, dict[str, tuple[list[float], dict[str, Any]]]]
+
+
+class Control:
+    """The control plane, and records of whole indexes."""
+
+    def __init__(self, url: str) -> None:
+        waiting = httpx.HTTPTransport(retries=6)
+        headers = {"Api-Key": KEY, "X-Pinecone-Api-Version": "2025-10"}
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=60, transport=waiting)
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        answer = self.http.request(method, path, **options)
+        assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def create(self, name: str, spec: Mapping[str, Any] = SERVERLESS) -> str:
+        """The host."""
+        body = {"name": name, "dimension": DIMENSION, "metric": "cosine", "spec": spec}
+        host: str = self.ask("POST", "/indexes", json=body)["host"]
+        return host
+
+    def host(self, name: str) -> str:
+        host: str = self.ask("GET", f"/indexes/{name}")["host"]
+        return host
+
+    def backed_up(self, index: str) -> dict[str, Any]:
+        made = self.ask("POST", f"/indexes/{index}/backups", json={"name": "by hand"})
+        return self.until(f"/backups/{made['backup_id']}", "Ready")
+
+    def restored(self, backup_id: str, name: str) -> str:
+        """The job's id, once it is completed."""
+        body = {"name": name}
+        job: str = self.ask("POST", f"/backups/{backup_id}/create-index", json=body)[
+            "restore_job_id"
+        ]
+        self.until(f"/restore-jobs/{job}", "Completed")
+        return job
+
+    def until(self, path: str, status: str) -> dict[str, Any]:
+        for _ in range(POLLS):
+            found: dict[str, Any] = self.ask("GET", path)
+            if found["status"] == status:
+                return found
+            assert found["status"] not in ("InitializationFailed", "Failed", "Cancelled"), found
+            time.sleep(0.1)
+        raise AssertionError(f"{path} is {found}")
+
+    def until_gone(self, path: str) -> None:
+        for _ in range(POLLS):
+            if self.http.get(path).status_code == 404:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{path} is still there")
+
+    def upsert(self, host: str, namespace: str, names: list[str], seed: int = 0) -> None:
+        vectors = [
+            {"id": n, "values": values(n, seed), "metadata": {"seed": seed, "name": n}}
+            for n in names
+        ]
+        self.ask(
+            "POST", f"{host}/vectors/upsert", json={"namespace": namespace, "vectors": vectors}
+        )
+
+    def contents(self, host: str) -> Contents:
+        """Every record of every namespace, as it is listed and fetched."""
+        found: Contents = {}
+        for namespace in self._pages(f"{host}/namespaces", "namespaces", {}):
+            name = namespace["name"]
+            listed = self._pages(f"{host}/vectors/list", "vectors", {"namespace": name})
+            ids = [one["id"] for one in listed]
+            assert len(ids) == len(set(ids)) == int(namespace["record_count"]), name
+            records: dict[str, tuple[list[float], dict[str, Any]]] = {}
+            for start in range(0, len(ids), 100):
+                asked = {"ids": ids[start : start + 100], "namespace": name}
+                vectors = self.ask("GET", f"{host}/vectors/fetch", params=asked)["vectors"]
+                records |= {i: (v["values"], v["metadata"]) for i, v in vectors.items()}
+            assert records.keys() == set(ids), name
+            found[name] = records
+        stats = self.ask("POST", f"{host}/describe_index_stats", json={})
+        assert stats["totalVectorCount"] == sum(map(len, found.values()))
+        return found
+
+    def _pages(self, url: str, key: str, asked: dict[str, str]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        token: dict[str, str] = {}
+        while True:
+            page = self.ask("GET", url, params={**asked, **token})
+            rows += page[key]
+            if "pagination" not in page:
+                return rows
+            token = {"paginationToken": page["pagination"]["next"]}
+
+
+@contextmanager
+def control_of(deployment: Deployment) -> Iterator[Control]:
+    control = Control(deployment.url)
+    try:
+        yield control
+    finally:
+        control.http.close()
+
+
+def fill(control: Control, host: str, namespaces: int) -> Contents:
+    """Records of all kinds of lives: replaced, patched, deleted, and a namespace without any."""
+    for number in range(namespaces):
+        name = "" if number == 0 else f"tenant-{number}"
+        control.upsert(host, name, [f"r{n}" for n in range(30)])
+        control.upsert(host, name, [f"r{n}" for n in range(5)], seed=number + 1)
+        body = {"namespace": name, "ids": ["r6", "r7"]}
+        control.ask("POST", f"{host}/vectors/delete", json=body)
+    change = {"namespace": "tenant-1", "id": "r9", "setMetadata": {"patched": True}}
+    control.ask("POST", f"{host}/vectors/update", json=change)
+    control.ask("POST", f"{host}/namespaces", json={"name": "empty"})
+    before = control.contents(host)
+    assert len(before) == namespaces + 1
+    assert before["tenant-1"]["r9"][1]["patched"] is True
+    return before
+
+
+def whole_story(control: Control, collect: list[str], environment: Mapping[str, str]) -> None:
+    """`collect`: how `firndb gc` finds the deployment."""
+    host = control.create("films")
+    before = fill(control, host, 6)
+    backup = control.backed_up("films")
+    counts = (backup["namespace_count"], backup["record_count"])
+    assert counts == (len(before), sum(map(len, before.values())))
+    assert backup["size_bytes"] > 0
+    control.upsert(host, "tenant-1", ["r9", "later"], seed=99)
+    control.upsert(host, "tenant-new", ["x"])
+    control.ask("DELETE", f"{host}/namespaces/tenant-2")
+    control.ask("DELETE", "/indexes/films")
+    told("gc", *collect, environment=environment)
+    job = control.restored(backup["backup_id"], "again")
+    again = control.host("again")
+    assert control.contents(again) == before, "whatever has happened since"
+    assert control.ask("GET", f"/restore-jobs/{job}")["percent_complete"] == 100
+    control.restored(backup["backup_id"], "twice")
+    control.upsert(again, "tenant-3", ["own"], seed=5)
+    control.ask("DELETE", f"/backups/{backup['backup_id']}")
+    control.until_gone(f"/backups/{backup['backup_id']}")
+    told("gc", *collect, environment=environment)
+    assert control.contents(control.host("twice")) == before, "its files are its own concern now"
+    assert control.contents(again)["tenant-3"].keys() == {*before["tenant-3"], "own"}
+    second = control.backed_up("again")
+    control.ask("DELETE", "/indexes/again")
+    told("gc", *collect, environment=environment)
+    control.restored(second["backup_id"], "third")
+    assert control.contents(control.host("third")).keys() == before.keys(), "of a restored index"
+
+
+def collection_story(control: Control) -> None:
+    host = control.create("pods", PODS)
+    before = fill(control, host, 3)
+    made = control.ask("POST", "/collections", json={"name": "frozen", "source": "pods"})
+    assert made["status"] == "Initializing"
+    ready = control.until("/collections/frozen", "Ready")
+    assert ready["vector_count"] == sum(map(len, before.values()))
+    assert (ready["dimension"], ready["environment"]) == (DIMENSION, "us-east-1-aws")
+    spec = {"pod": {**PODS["pod"], "source_collection": "frozen"}}
+    host = control.create("thawed", spec)
+    for _ in range(POLLS):
+        shown = control.ask("GET", "/indexes/thawed")
+        if shown["status"]["ready"]:
+            break
+        answer = control.http.post(f"{host}/describe_index_stats", json={})
+        assert answer.status_code in (200, 503), "not filled yet, or just now"
+        time.sleep(0.05)
+    assert shown["spec"]["pod"]["source_collection"] == "frozen"
+    assert control.contents(host) == before
+    control.ask("DELETE", "/collections/frozen")
+    control.until_gone("/collections/frozen")
+
+
+@pytest.mark.timeout(300)
+def test_embedded(tmp_path: Path) -> None:
+    with embedded(tmp_path, IMPATIENT) as deployment, control_of(deployment) as control:
+        whole_story(control, ["--data", str(tmp_path / "data")], IMPATIENT)
+        collection_story(control)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_on_kafka(tmp_path: Path, service_settings: Mapping[str, str]) -> None:
+    settings = {**service_settings, **IMPATIENT}
+    environment = {**settings, "FIRNDB_DATA": str(tmp_path / "command")}
+    with distributed(tmp_path, settings) as deployment, control_of(deployment) as control:
+        whole_story(control, [], environment)
+        collection_story(control)
