@@ -56,6 +56,16 @@ def checked_namespace(name: str | None) -> str:
     return namespace
 
 
+def checked_prefix(prefix: str) -> str:
+    """Of ids or of names of namespaces; an empty one is that of all."""
+    if len(prefix) > ID_CHARS_MAX or not prefix.isascii() or "\0" in prefix:
+        raise InvalidRequest(
+            f"A prefix must be at most {ID_CHARS_MAX} ASCII characters without NUL, "
+            f"but got '{shown(prefix)}'."
+        )
+    return prefix
+
+
 def dense_vectors(
     ids: Sequence[str], values: Sequence[bytes | list[float] | None], dimension: int
 ) -> list[Vector]:

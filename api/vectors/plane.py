@@ -32,7 +32,7 @@ from ingest.bodies import (
     UpsertBody,
 )
 from ingest.search import by_metadata, search
-from ingest.vectors import checked_namespace
+from ingest.vectors import checked_namespace, checked_prefix
 from query.model import (
     Consistency,
     Cost,
@@ -227,7 +227,7 @@ class DataPlane:
         """`limit` None: the default."""
         name = checked_namespace(namespace)
         result = await self._reads.list_ids(
-            call.index, name, prefix, page_size(limit), token or None, call.options
+            call.index, name, checked_prefix(prefix), page_size(limit), token or None, call.options
         )
         return Listed(name, result.ids, result.next_token, result.cost, result.freshness)
 
@@ -267,7 +267,7 @@ class DataPlane:
     ) -> NamespacesResult:
         """`limit` None: the default."""
         return await self._reads.namespaces(
-            call.index, prefix, page_size(limit), token or None, call.options
+            call.index, checked_prefix(prefix), page_size(limit), token or None, call.options
         )
 
     async def describe_namespace(self, call: Call, name: str) -> NamespaceResult:
