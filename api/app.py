@@ -31,6 +31,7 @@ from api.limits.rates import RateLimits, RateSettings
 from api.limits.tenants import Tenants
 from api.limits.turns import Turns
 from api.living import LivingIndexes
+from api.openapi.methods import methods_of
 from api.openapi.routes import openapi_router
 from api.ports import Reads, Writes
 from api.records.inference import InferenceRoutes
@@ -202,13 +203,16 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own errors: no such route, not this method, a body that broke off."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
+    assert isinstance(error, HTTPException)
+    status = error.status_code
     path = request.url.path
     match status:
         case 404:
             return response_to(NotFound(f"There is nothing at {path}"), path)
         case 405:
             text = f"{request.method} is not a method of {path}"
-            return response_to(WrongMethod(text), path)
+            response = response_to(WrongMethod(text), path)
+            response.headers["allow"] = ", ".join(methods_of(path))
+            return response
         case _:
             return response_to(InvalidRequest(str(error)), path)

@@ -9,6 +9,7 @@ import msgspec
 
 from api.openapi import parameters
 from api.openapi.answers.shape import ControlError, DataError
+from api.openapi.bounds import bound
 from api.openapi.operation import (
     JSON,
     Access,
@@ -216,6 +217,7 @@ def _components(operations: Iterable[Operation]) -> dict[str, JsonSchema]:
     ordered = sorted(structs, key=lambda struct: struct.__name__)
     _, made = msgspec.json.schema_components(ordered, ref_template=REFERENCE)
     schemas = _renamed(made)
+    bound(schemas)
     for name, one in composed.items():
         schemas[name] = {
             "description": one.description,

@@ -1,12 +1,12 @@
 """Bodies of the records API: lines of JSON for writing, one struct for searching."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from core.errors import InvalidRequest
-from core.limits import RECORDS_UPSERT_MAX, SEARCH_FIELDS_MAX, TOP_K_MAX
+from core.limits import RECORDS_UPSERT_MAX, SEARCH_FIELDS_MAX
 from core.records import Metadata
 from ingest.bodies import QueryBody, SparseBody
 from ingest.vectors import checked_id, checked_metadata, shown
@@ -35,7 +35,7 @@ class RecordVector(msgspec.Struct):
 class RecordQuery(msgspec.Struct):
     """Exactly one of `inputs` (the text of an index with a model), `vector` and `id`."""
 
-    top_k: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1, "maximum": TOP_K_MAX})]
+    top_k: int
     inputs: TextInput | None = None
     vector: RecordVector | None = None
     id: str | None = None

@@ -84,6 +84,9 @@ async def test_unknown_paths_and_methods_answer_in_json(gateway: Running) -> Non
     assert (await gateway.ask("GET", "/vectors/nothing")).json()["code"] == 5
     wrong = await gateway.ask("PUT", "/indexes")
     assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
+    assert wrong.headers["allow"] == "GET, POST"
+    nameless = await gateway.ask("POST", "/namespaces/a%2Fb")
+    assert (nameless.status_code, nameless.headers["allow"]) == (405, "DELETE, GET")
     assert (await gateway.ask("GET", "/query")).json()["code"] == 12
     assert (await gateway.ask("GET", "/redoc")).status_code == 404
 
