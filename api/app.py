@@ -41,6 +41,7 @@ from api.routing import Router
 from api.server import STOP_S, HttpServer, IndexServers, bind_control
 from api.vectors.calls import RestCalls
 from api.vectors.documents import DocumentRoutes
+from api.vectors.export import ExportRoutes
 from api.vectors.imports import ImportRoutes
 from api.vectors.namespaces import NamespaceRoutes
 from api.vectors.plane import DataPlane
@@ -166,6 +167,7 @@ def build_app(
         RecordRoutes(calls, plane, parts.embedders, bytes_max).router(),
         DocumentRoutes(calls).router(),
         InferenceRoutes(gate, parts.embedders).router(),
+        ExportRoutes(calls, parts.reads).router(),
         ImportRoutes(
             calls, ImportStore(catalog.database), locations_of(settings), bytes_max
         ).router(),

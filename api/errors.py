@@ -58,7 +58,10 @@ INTERNAL = Meaning(500, "INTERNAL", 13)
 INTERNAL_TEXT = "Internal error. The server's log has more under this request's id."
 
 # What the data plane serves; everything else answers in the control plane's shape.
-DATA_PATHS = ("/vectors", "/query", "/describe_index_stats", "/namespaces", "/records", "/bulk")
+DATA_PATHS = (
+    *("/vectors", "/query", "/describe_index_stats", "/namespaces", "/records", "/bulk"),
+    "/firndb/export",
+)
 
 
 def meaning_of(error: Exception) -> Meaning:

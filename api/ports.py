@@ -1,11 +1,13 @@
 """What the data plane's routes need; the write path and `query.service` implement it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.operations import Operation
+from query.export import Export
 from query.model import (
     CountResult,
     FetchPageResult,
@@ -65,6 +67,8 @@ class Reads(Protocol):
         token: str | None,
         options: ReadOptions,
     ) -> ListResult: ...
+
+    def export(self, index: IndexInfo, namespace: str) -> AbstractAsyncContextManager[Export]: ...
 
     async def stats(
         self, index: IndexInfo, options: ReadOptions, condition: Filter | None = None

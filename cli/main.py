@@ -12,6 +12,7 @@ from cli.asking import ask_with_bar as _ask_with_bar
 from cli.asking import data_option, namespace_option
 from cli.commands_accounts import audit, keys, projects
 from cli.commands_erasure import gc, purge
+from cli.commands_export import export
 from cli.commands_snapshots import branch, restore, snapshot
 from cli.output import (
     json_option,
@@ -235,6 +236,7 @@ def recluster(index: str, namespace: str | None, data: Path | None, as_json: boo
 cli.add_command(snapshot)
 cli.add_command(branch)
 cli.add_command(restore)
+cli.add_command(export)
 cli.add_command(gc)
 cli.add_command(purge)
 cli.add_command(projects)

@@ -1,6 +1,7 @@
 """The read side of FirnDB: every question about a namespace is a method here."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from core.clock import Clock
@@ -9,8 +10,10 @@ from core.feed import ManifestFeed
 from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.metric import Metric
+from core.object_store import ObjectStore
 from freshness.protocol import TOUCHED_MAX, FreshReader, OutcomeKey
 from query.by_filter import FilterReads, stats_by
+from query.export import Export, Exporter, ExportParts
 from query.manifests import ManifestCache
 from query.model import (
     DEFAULT_READ,
@@ -37,6 +40,7 @@ from query.sight import Watch
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
 from storage.registry import RegistryStore
+from storage.snapshots import SnapshotStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class QueryParts:
 
     manifests: ManifestStore
     registries: RegistryStore
+    store: ObjectStore
     cache: FileCache
     fresh: FreshReader
     positions: Positions
@@ -98,6 +103,18 @@ class QueryService:
                 registries=RegistryCache(parts.registries, parts.clock),
                 manifests=parts.manifests,
                 overlays=overlays,
+                partitions=parts.partitions,
+            )
+        )
+
+        self._exporter = Exporter(
+            ExportParts(
+                manifests=parts.manifests,
+                snapshots=SnapshotStore(parts.store, parts.manifests),
+                registries=parts.registries,
+                cache=parts.cache,
+                positions=parts.positions,
+                clock=parts.clock,
                 partitions=parts.partitions,
             )
         )
@@ -167,6 +184,10 @@ class QueryService:
         return await self._states.with_files(
             index.index_id, namespace, lambda: lister.page(limit, token, options)
         )
+
+    def export(self, index: IndexInfo, namespace: str) -> AbstractAsyncContextManager[Export]:
+        """As `Exporter.export`."""
+        return self._exporter.export(index, namespace)
 
     async def stats(
         self,

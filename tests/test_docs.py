@@ -32,7 +32,9 @@ SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 # Of an f-string with a text of its own, not one that only puts values together.
 WORDS_MIN = 15
 SOURCES = [
-    p for f in ("api", "builder", "core", "ingest", "infra") for p in (ROOT / f).rglob("*.py")
+    p
+    for f in ("api", "builder", "core", "ingest", "infra", "query")
+    for p in (ROOT / f).rglob("*.py")
 ]
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -72,6 +72,8 @@ ANSWER_HEADERS = {
     headers.STALE: "true: acknowledged writes could not be waited for and may be missing.",
     headers.OVERFLOWED: "true: more writes wait than memory holds; the newest may be missing.",
     headers.OUTCOME: "unknown: the write stands, but what it met was not known in time.",
+    "x-firndb-lsn": "Every write up to this LSN (inclusive) is in the file, and none above.",
+    "x-firndb-records": "How many records the file will have.",
     "retry-after": "Seconds to wait before the next try.",
 }
 

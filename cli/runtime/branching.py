@@ -22,7 +22,7 @@ Line = dict[str, Any]
 Lines = AsyncGenerator[Line, None]
 
 # What waits for entries to be indexed: on a folder that no server has, they do it themselves.
-NEED_BUILDER = ("snapshot-create", "branch", "restore", "purge")
+NEED_BUILDER = ("snapshot-create", "branch", "restore", "purge", "export")
 ROLE = "snapshots"
 
 

@@ -18,12 +18,14 @@ from freshness.sweep import SweepSettings
 from infra.settings import Settings
 from ingest.dead_letters import DeadLetters
 from ingest.writer import LogWriter
+from query.export import Exporter, ExportParts
 from query.positions import LogPositions
 from query.service import QueryParts, QueryService, QuerySettings
 from storage.annoy_file import assert_annoy_layout
 from storage.commit import ManifestStore
 from storage.file_cache import FileCache
 from storage.registry import RegistryStore
+from storage.snapshots import SnapshotStore
 
 
 @asynccontextmanager
@@ -120,6 +122,7 @@ def make_queries(
         QueryParts(
             manifests=ManifestStore(parts.store),
             registries=RegistryStore(parts.store),
+            store=parts.store,
             cache=cache,
             fresh=fresh,
             positions=LogPositions(parts.wal),
@@ -128,6 +131,21 @@ def make_queries(
             partitions=parts.partitions,
         ),
         bounds.reading or QuerySettings(deadline_s=parts.settings.consistency_deadline_s),
+    )
+
+
+def make_exporter(parts: Parts, cache: FileCache) -> Exporter:
+    manifests = ManifestStore(parts.store)
+    return Exporter(
+        ExportParts(
+            manifests=manifests,
+            snapshots=SnapshotStore(parts.store, manifests),
+            registries=RegistryStore(parts.store),
+            cache=cache,
+            positions=LogPositions(parts.wal),
+            clock=parts.clock,
+            partitions=parts.partitions,
+        )
     )
 
 

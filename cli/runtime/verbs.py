@@ -26,6 +26,7 @@ from cli.runtime.branching import (
 )
 from cli.runtime.erasing import gc_lines, purge_lines
 from cli.runtime.examine import examine
+from cli.runtime.exporting import export_lines
 from cli.runtime.inspecting import inspect_lines
 from cli.runtime.operations import Operations, as_rows
 from cli.runtime.parts import Parts
@@ -73,6 +74,7 @@ VERBS: dict[str, Callable[..., Lines]] = {
     "snapshot-delete": delete_lines,
     "branch": branch_lines,
     "restore": restore_lines,
+    "export": export_lines,
     "gc": gc_lines,
     "purge": purge_lines,
     "doctor": _doctor,

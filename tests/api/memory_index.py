@@ -3,7 +3,8 @@
 It implements `api.ports`, so tests of the HTTP edge need no log, no store and no processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ from core.operations import (
 from core.records import Record, SparseValues, Vector
 from core.replay import apply_to
 from core.sparse import SparseColumns
+from query.export import Export
 from query.model import (
     DEFAULT_READ,
     Cost,
@@ -134,6 +136,20 @@ class MemoryIndex:
         page, following = _page(list(found), request.limit, request.token)
         records = {record_id: found[record_id] for record_id in page}
         return FetchPageResult(records, following, self._freshness(), Cost())
+
+    @asynccontextmanager
+    async def export(self, index: IndexInfo, namespace: str) -> AsyncIterator[Export]:
+        """Ids, one a line: what is in a file is shown by the tests of `query.export`."""
+        self._maybe_fail()
+        if (index.index_id, namespace) not in self.tables:
+            raise NotFound(f"Namespace {namespace!r} not found")
+        records = self._records(index, namespace)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for record_id in records:
+                yield f"{record_id}\n".encode()
+
+        yield Export(self.lsn, self.lsn, len(records), chunks())
 
     async def count_matching(
         self, index: IndexInfo, namespace: str, condition: Filter, options: ReadOptions

@@ -1,4 +1,6 @@
-"""The routes of bulk imports; what they lead to is in `tests/builder/test_importing.py`."""
+"""The routes of bulk imports and exports; what they lead to is in `tests/builder/test_importing.py`
+and `tests/cli/test_export.py`.
+"""
 
 from pathlib import Path
 
@@ -137,3 +139,21 @@ async def test_who_may_and_who_may_not(tmp_path: Path) -> None:
         assert (await gateway.ask("GET", path, host=host)).json()["status"] == "Pending"
         long = "x" * (IMPORT_ID_CHARS_MAX + 1)
         assert (await gateway.ask("GET", f"/bulk/imports/{long}", host=host)).status_code == 400
+
+
+async def test_an_export_is_streamed_to_whoever_may_read(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path) as gateway:
+        host = (await gateway.create())["host"]
+        vectors = [{"id": name, "values": [1, 2, 3]} for name in ("a", "b")]
+        body = {"vectors": vectors, "namespace": "x"}
+        await gateway.ask("POST", "/vectors/upsert", host=host, json=body)
+        path = "/firndb/export?namespace=x"
+        found = await gateway.ask("GET", path, host=host, key=READ_ONLY_KEY)
+        assert (found.status_code, found.content) == (200, b"a\nb\n")
+        assert found.headers["x-firndb-lsn"] == "0"
+        assert found.headers["x-firndb-records"] == "2"
+        for key, status in ((OTHER_KEY, 404), ("no", 401)):
+            refused = await gateway.ask("GET", path, host=host, key=key)
+            assert refused.status_code == status
+        absent = await gateway.ask("GET", "/firndb/export?namespace=y", host=host)
+        assert (absent.status_code, absent.json()["code"]) == (404, 5)

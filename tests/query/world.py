@@ -369,6 +369,7 @@ class World:
         parts = QueryParts(
             manifests=self.manifests,
             registries=self.registries,
+            store=self.store,
             cache=self.cache,
             fresh=self._reader or self.fresh,
             positions=LogPositions(self.log),

@@ -1,12 +1,13 @@
-"""Operations on bulk imports."""
+"""Operations on bulk imports and exports."""
 
 from api.openapi import parameters as p
 from api.openapi.answers.imports import ImportModel, ImportPage, ImportStarted
 from api.openapi.answers.shape import Empty
 from api.openapi.operation import Access, Answer, Operation
+from api.vectors.export import LSN, PARQUET, RECORDS
 from api.vectors.imports import ImportBody
 
-TAG = "Imports"
+TAG = "Imports and exports"
 
 OPERATIONS = (
     Operation(
@@ -47,5 +48,15 @@ OPERATIONS = (
         TAG,
         Access.WRITE,
         {200: Answer("It has ended", Empty)},
+    ),
+    Operation(
+        "GET",
+        "/firndb/export",
+        "exportNamespace",
+        "A namespace as a Parquet file that an import takes, exact as of one LSN",
+        TAG,
+        Access.READ,
+        {200: Answer("The file, as it is made", headers=(LSN, RECORDS), media=PARQUET)},
+        parameters=(p.NAMESPACE,),
     ),
 )
