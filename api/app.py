@@ -167,7 +167,7 @@ def build_app(
         RecordRoutes(calls, plane, parts.embedders, bytes_max).router(),
         DocumentRoutes(calls).router(),
         InferenceRoutes(gate, parts.embedders).router(),
-        ExportRoutes(calls, parts.reads).router(),
+        ExportRoutes(calls, plane).router(),
         ImportRoutes(
             calls, ImportStore(catalog.database), locations_of(settings), bytes_max
         ).router(),

@@ -1,6 +1,7 @@
 """What stands between the data plane and a tenant's request: its rate, then its turn."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from api.limits.rates import RateLimits
 from api.limits.turns import Turns
@@ -8,6 +9,7 @@ from api.ports import Reads
 from core.filters.model import Filter
 from core.indexes import IndexInfo
 from core.operations import DeleteIds, Operation, Upsert
+from query.export import Export
 from query.model import (
     CountResult,
     FetchPageResult,
@@ -88,6 +90,13 @@ class TenantReads:
         result = await self._reads.fetch(index, namespace, ids, options)
         self._tenants.has_read(index, namespace, result.cost.read_units)
         return result
+
+    @asynccontextmanager
+    async def export(self, index: IndexInfo, namespace: str) -> AsyncIterator[Export]:
+        """Few run at a time, so only its beginning waits for a turn."""
+        await self._tenants.reads(index, namespace)
+        async with self._reads.export(index, namespace) as made:
+            yield made
 
     async def fetch_by_metadata(
         self, index: IndexInfo, namespace: str, request: MetadataRequest

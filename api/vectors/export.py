@@ -7,9 +7,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from api.ports import Reads
 from api.vectors.calls import RestCalls
-from ingest.vectors import checked_namespace
+from api.vectors.plane import DataPlane
 from query.export import Export
 
 LSN = "x-firndb-lsn"
@@ -18,9 +17,9 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 class ExportRoutes:
-    def __init__(self, calls: RestCalls, reads: Reads) -> None:
+    def __init__(self, calls: RestCalls, plane: DataPlane) -> None:
         self._calls = calls
-        self._reads = reads
+        self._plane = plane
 
     def router(self) -> APIRouter:
         routes = APIRouter()
@@ -30,10 +29,10 @@ class ExportRoutes:
     async def export(self, request: Request) -> Response:
         """The file ends with its footer: one that breaks off is not taken for a whole one."""
         call, _ = await self._calls.to_read(request)
-        namespace = checked_namespace(request.query_params.get("namespace"))
+        namespace = request.query_params.get("namespace")
         stack = AsyncExitStack()
         try:
-            made = await stack.enter_async_context(self._reads.export(call.index, namespace))
+            made = await stack.enter_async_context(self._plane.export(call, namespace))
         except BaseException:
             await stack.aclose()
             raise

@@ -6,6 +6,7 @@ the event loop. Namespaces are canonical from here on.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -33,6 +34,7 @@ from ingest.bodies import (
 )
 from ingest.search import by_metadata, search
 from ingest.vectors import checked_namespace, checked_prefix
+from query.export import Export
 from query.model import (
     Consistency,
     Cost,
@@ -230,6 +232,10 @@ class DataPlane:
             call.index, name, checked_prefix(prefix), page_size(limit), token or None, call.options
         )
         return Listed(name, result.ids, result.next_token, result.cost, result.freshness)
+
+    def export(self, call: Call, namespace: str | None) -> AbstractAsyncContextManager[Export]:
+        """To be read within the block."""
+        return self._reads.export(call.index, checked_namespace(namespace))
 
     async def stats(self, call: Call, given: Callable[[], StatsBody]) -> StatsResult:
         """Of an index on pods also of the records that match a filter."""
