@@ -146,7 +146,7 @@ class MemoryIndex:
         records = self._records(index, namespace)
 
         async def chunks() -> AsyncIterator[bytes]:
-            for record_id in records:
+            for record_id in sorted(records):
                 yield f"{record_id}\n".encode()
 
         yield Export(self.lsn, self.lsn, len(records), chunks())
