@@ -60,6 +60,7 @@ from infra.embedding.embedders import Embedders
 from infra.imports.locations import locations_of
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from infra.tls import ServerTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,10 @@ class Gateway:
         turns = Turns(parts.settings.requests_at_once, clock, parts.metrics)
         in_flight = InFlight(turns)
         # The server wraps the app, whose control plane opens index ports on the server.
-        self._http = HttpServer(self._serve, relays)
+        self._tls = ServerTls.of(parts.settings)
+        context = None if self._tls is None else self._tls.context
+        self._http = HttpServer(self._serve, relays, context)
+        self._renewing: asyncio.Task[None] | None = None
         self._indexes = IndexServers(
             self._http, parts.catalog, self._living, parts.settings, sole=parts.sole
         )
@@ -122,10 +126,14 @@ class Gateway:
         await self._grpc.start()
         await self._http.start(listener)
         await self._indexes.start()
+        if self._tls is not None:
+            self._renewing = asyncio.create_task(self._tls.follow())
         return port
 
     async def stop(self) -> None:
         """Let running requests finish, then close every socket."""
+        if self._renewing is not None:
+            self._renewing.cancel()
         await self._indexes.stop()
         await asyncio.gather(self._grpc.stop(STOP_S), self._http.stop())
 

@@ -31,8 +31,9 @@ _WORDS = {
 class HostNames:
     """What an index's host is called, and which index a host means. Pure."""
 
-    def __init__(self, template: str, listen_host: str) -> None:
+    def __init__(self, template: str, listen_host: str, scheme: str = "http") -> None:
         self._template = template
+        self._scheme = scheme
         self._listen_host = "127.0.0.1" if listen_host in ("0.0.0.0", "::", "") else listen_host
         authority = template.split("://", 1)[1].split("/")[0].split(":")[0]
         parts = re.split(r"{(\w+)}", authority)
@@ -43,6 +44,7 @@ class HostNames:
     def url_of(self, index: CatalogIndex, asked_host: str | None) -> str:
         """With scheme. `asked_host`: how the client calls the control plane, so it reaches us."""
         return self._template.format(
+            scheme=self._scheme,
             host=_bare(asked_host) if asked_host else self._listen_host,
             port=index.port,
             name=index.info.name,
@@ -66,7 +68,7 @@ class LivingIndexes:
     """`refresh` is called at the start and every `FRESH_S` by whoever serves the ports."""
 
     def __init__(self, catalog: Catalog, settings: Settings, clock: Clock | None = None) -> None:
-        self.names = HostNames(settings.index_host, settings.host)
+        self.names = HostNames(settings.index_host, settings.host, settings.scheme)
         self._port_per_index = settings.port_per_index
         self._catalog = catalog
         self._by_port: dict[int, CatalogIndex] = {}

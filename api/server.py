@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Generator
 
 import uvicorn
@@ -33,10 +34,12 @@ STOP_S = 10
 class HttpServer(uvicorn.Server):
     """uvicorn, with the signals left to the process's owner and sockets added while it runs.
 
-    `relays` get the connections that speak HTTP/2.
+    `relays` get the connections that speak HTTP/2. `tls`: of every socket; None: plain HTTP.
     """
 
-    def __init__(self, app: ASGIApp, relays: Relays | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, relays: Relays | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         config = RelayingConfig(
             app,
             interface="asgi3",
@@ -51,6 +54,8 @@ class HttpServer(uvicorn.Server):
             timeout_graceful_shutdown=STOP_S,
         )
         config.relays = relays
+        config.load()
+        config.ssl = tls  # uvicorn would make one of files, without HTTP/2
         super().__init__(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -74,7 +79,7 @@ class HttpServer(uvicorn.Server):
             return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
 
         server = await asyncio.get_running_loop().create_server(
-            protocol, sock=listener, backlog=BACKLOG
+            protocol, sock=listener, backlog=BACKLOG, ssl=self.config.ssl
         )
         self.servers.append(server)
         return server

@@ -12,12 +12,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 from typing import Any
 
 from api.admin import PREFIX, TOKEN_HEADER
 from cli.runtime.folder import ServerAddress, owned, running_server
 from core.errors import ConfigError, FirnError
 from infra.settings import Settings
+from infra.tls import own_server_only
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -83,7 +85,8 @@ def _lines(server: ServerAddress, verb: str, arguments: dict[str, Any]) -> Itera
         method="POST",
     )
     try:
-        with urllib.request.urlopen(request, timeout=600) as answer:
+        trust = None if server.certificate is None else own_server_only(Path(server.certificate))
+        with urllib.request.urlopen(request, timeout=600, context=trust) as answer:
             for line in answer:
                 yield json.loads(line)
     except urllib.error.HTTPError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -27,7 +27,8 @@ GIB = 1 << 30
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 _CATALOG_SCHEMES = ("postgresql://", "postgresql+psycopg://", "sqlite:///")
-_INDEX_HOST_WORDS = frozenset(("host", "port", "name", "project"))
+_INDEX_SCHEMES = ("http://", "https://", "{scheme}://")
+_INDEX_HOST_WORDS = frozenset(("scheme", "host", "port", "name", "project"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,14 @@ class Settings(BaseSettings):
         "8081-8180", description="ports that indexes are served on, one each (first-last)"
     )
     index_host: str = Field(
-        "http://{host}:{port}",
+        "{scheme}://{host}:{port}",
         description="host told to clients of an index; with {name} instead of {port}: DNS names",
+    )
+    tls_cert: Path | None = Field(
+        None, description="PEM file with the server's certificate; none: plain HTTP"
+    )
+    tls_key: Path | None = Field(
+        None, validate_default=True, description="PEM file with the private key of FIRNDB_TLS_CERT"
     )
     api_key: SecretStr | None = Field(
         None, description="API key to accept from the start; none: one is made and shown once"
@@ -247,12 +254,20 @@ class Settings(BaseSettings):
     @classmethod
     def _check_index_host(cls, value: str) -> str:
         words = set(re.findall(r"{(\w*)}", value))
-        if not value.startswith(("http://", "https://")) or not words <= _INDEX_HOST_WORDS:
+        if not value.startswith(_INDEX_SCHEMES) or not words <= _INDEX_HOST_WORDS:
             raise ValueError(
-                "give http:// or https:// and a host made of {host}, {port}, {name}, {project}"
+                "give http://, https:// or {scheme}:// and a host made of {host}, {port}, {name}, "
+                "{project}"
             )
         if not words & {"port", "name"}:
             raise ValueError("every index needs a host of its own: use {port} or {name}")
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _check_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("tls_cert") is None):
+            raise ValueError("give both FIRNDB_TLS_CERT and FIRNDB_TLS_KEY, or neither")
         return value
 
     @field_validator("catalog")
@@ -272,7 +287,14 @@ class Settings(BaseSettings):
     def url_at(self, port: int) -> str:
         """How this machine reaches what listens on `host`, which may mean "every address"."""
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return (
+            f"{self.scheme}://[{host}]:{port}" if ":" in host else f"{self.scheme}://{host}:{port}"
+        )
+
+    @property
+    def scheme(self) -> str:
+        """What the API's ports speak."""
+        return "http" if self.tls_cert is None else "https"
 
     @property
     def port_range(self) -> range:

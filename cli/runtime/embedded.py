@@ -99,7 +99,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
             running_backups(parts, engine.cache, engine.writer, sole=True)
         )
         key = await ensure_key(parts)
-        address = new_address(settings.url_at(settings.port))
+        address = new_address(settings.url_at(settings.port), settings.tls_cert)
         gateway = Gateway(
             GatewayParts(
                 settings=settings,

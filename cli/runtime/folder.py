@@ -24,18 +24,27 @@ CLAIMS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where the owner of the folder serves its admin endpoint."""
+    """Where the owner of the folder serves its admin endpoint.
+
+    certificate: the file with the certificate that it shows; None: it speaks plain HTTP.
+    """
 
     url: str
     token: str
     pid: int
+    certificate: str | None = None
 
     def at(self, url: str) -> "ServerAddress":
         return replace(self, url=url)
 
 
-def new_address(url: str) -> ServerAddress:
-    return ServerAddress(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
+def new_address(url: str, certificate: Path | None = None) -> ServerAddress:
+    return ServerAddress(
+        url=url,
+        token=secrets.token_urlsafe(32),
+        pid=os.getpid(),
+        certificate=None if certificate is None else str(certificate.absolute()),
+    )
 
 
 @contextmanager

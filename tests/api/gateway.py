@@ -1,5 +1,6 @@
 """A gateway on real sockets over a catalog in a temporary folder and records in a dict."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Running:
 
 @asynccontextmanager
 async def running_gateway(
-    folder: Path, *, sole: bool = True, **overrides: object
+    folder: Path, *, sole: bool = True, trust: ssl.SSLContext | bool = True, **overrides: object
 ) -> AsyncIterator[Running]:
     """With a key of each role in one project, and an admin key of another."""
     settings = Settings.load(
@@ -94,8 +95,8 @@ async def running_gateway(
         if not await catalog.keys():
             await _add_keys(catalog)
         port = await gateway.start()
-        async with httpx.AsyncClient(timeout=30) as http:
-            url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(timeout=30, verify=trust) as http:
+            url = settings.url_at(port)
             yield Running(gateway, url, http, catalog, callers, memory, metrics, not_ready)
     finally:
         await gateway.stop()

@@ -137,7 +137,8 @@ def roles(folder: Path, services: Mapping[str, str]) -> Iterator[Roles]:
 def _served(
     folder: Path, port: int, arguments: list[str], settings: Mapping[str, str]
 ) -> Iterator[Deployment]:
-    url = f"http://127.0.0.1:{port}"
+    scheme = "https" if "FIRNDB_TLS_CERT" in settings else "http"
+    url = f"{scheme}://127.0.0.1:{port}"
     process = FirnProcess(arguments, settings, folder / "firndb.log", f"{url}/readyz")
     process.start()
     try:
