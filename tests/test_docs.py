@@ -14,6 +14,7 @@ import click
 import pytest
 from prometheus_client.registry import Collector
 
+import core.limits
 from builder.importing.worker import ImportMetrics
 from builder.metrics import BuilderMetrics
 from cli.main import cli
@@ -169,6 +170,18 @@ def test_limits_are_refused_with_the_texts_that_the_page_shows() -> None:
     assert len(limits()) > 25
     for limit, text, _ in limits():
         assert any(p.fullmatch(text) for p in patterns), f"{limit}: nothing says {text!r}"
+
+
+def test_every_limit_of_the_core_is_on_the_page() -> None:
+    """By its value, in one of the ways in which one would write it down."""
+    page = (ROOT / "docs" / "limits.md").read_text()
+    for name, value in vars(core.limits).items():
+        if name.endswith("_MAX"):
+            shown = {f"{value:,}", f"{value:g}"}
+            shown |= {
+                f"{value / 1024**n:g} {unit}" for n, unit in enumerate(("KiB", "MiB", "GiB"), 1)
+            }
+            assert any(re.search(rf"(?<![\d,]){re.escape(one)}(?!\d)", page) for one in shown), name
 
 
 def test_limits_name_tests_that_are_there() -> None:
