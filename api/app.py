@@ -43,6 +43,7 @@ from api.vectors.calls import RestCalls
 from api.vectors.documents import DocumentRoutes
 from api.vectors.export import ExportRoutes
 from api.vectors.imports import ImportRoutes
+from api.vectors.namespace_quota import NamespaceQuota
 from api.vectors.namespaces import NamespaceRoutes
 from api.vectors.plane import DataPlane
 from api.vectors.routes import VectorRoutes
@@ -104,7 +105,8 @@ class Gateway:
         )
         router = Router(Gate(parts.callers), self._living)
         rates = RateLimits(RateSettings.of(parts.settings), clock, parts.metrics)
-        plane = DataPlane(parts.writes, parts.reads, Tenants(rates, turns))
+        self._namespaces = NamespaceQuota(parts.reads, parts.catalog.quotas.namespaces, clock)
+        plane = DataPlane(parts.writes, parts.reads, Tenants(rates, turns), self._namespaces)
         self.app: ASGIApp = build_app(parts, self._living, self._indexes, router, plane, in_flight)
         self._grpc = GrpcServer(
             GrpcEdge(
@@ -136,6 +138,7 @@ class Gateway:
             self._renewing.cancel()
         await self._indexes.stop()
         await asyncio.gather(self._grpc.stop(STOP_S), self._http.stop())
+        await self._namespaces.close()
 
     async def follow_once(self) -> None:
         """Notice at once which indexes other processes created and deleted."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 from api.limits.tenants import TenantReads, Tenants
 from api.ports import Reads, Writes
 from api.vectors.bodies import INLINE_BYTES_MAX, judged
+from api.vectors.namespace_quota import NamespaceQuota
 from api.vectors.outcome import existed_before
 from core.errors import AlreadyExists, CorruptData, InvalidRequest, NotFound, Unavailable
 from core.filters.model import Filter
@@ -145,16 +146,21 @@ class Listed:
 class DataPlane:
     """One method per operation. Errors are those of `core.errors`, never an HTTP status."""
 
-    def __init__(self, writes: Writes, reads: Reads, tenants: Tenants) -> None:
+    def __init__(
+        self, writes: Writes, reads: Reads, tenants: Tenants, namespaces: NamespaceQuota
+    ) -> None:
         self._writes = writes
         self._reads: Reads = TenantReads(reads, tenants)
         self._tenants = tenants
+        self._namespaces = namespaces
 
     async def upsert(self, call: Call, given: Callable[[], UpsertBody]) -> Upserted:
         body, operation = await self._judged(
             call, given, lambda b: validate.upsert(b.vectors, call.index)
         )
-        lsn = await self._write(call, checked_namespace(body.namespace), operation)
+        namespace = checked_namespace(body.namespace)
+        await self._namespaces.admit(call.index, namespace)
+        lsn = await self._write(call, namespace, operation)
         return Upserted(lsn, len(body.vectors))
 
     async def query(
@@ -261,6 +267,7 @@ class DataPlane:
             given,
             lambda b: validate.create_namespace(checked_namespace(b.name), b.schema),
         )
+        await self._namespaces.admit(call.index, body.name)
         lsn = await self._write(call, body.name, operation)
         existed = await existed_before(self._reads, call.index, body.name, lsn, call.request_id)
         if existed:
