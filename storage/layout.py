@@ -96,6 +96,10 @@ def backup_begun_key(backup_id: str) -> str:
     return f"{backup_prefix(backup_id)}begun"
 
 
+def backup_again_key(backup_id: str) -> str:
+    return f"{backup_prefix(backup_id)}again"
+
+
 def backup_part_key(backup_id: str, number: int) -> str:
     return f"{backup_prefix(backup_id)}parts/{number:0{VERSION_DIGITS}d}"
 

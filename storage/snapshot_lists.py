@@ -1,6 +1,7 @@
 """Which snapshot objects make up a backup of an index: a list in the store, below `backups/{id}/`.
 
-`begun` is put first. Parts of some hundred namespaces each follow while the snapshots are taken, in
+`begun` is put first, and `again` by everybody who begins after that: then there may be snapshots
+that no list names. Parts of some hundred namespaces each follow while the snapshots are taken, in
 the order of (partition, name), so that whoever goes on after a crash begins behind the last one. At
 last the `list` names the parts and their checksums: where it is, the backup is complete. All of it
 is immutable; a backup of 100,000 namespaces is a few hundred objects and never whole in memory.
@@ -15,6 +16,7 @@ from core.object_store import ObjectStore
 from storage.checksum import checksum
 from storage.envelope import seal, unseal
 from storage.layout import (
+    backup_again_key,
     backup_begun_key,
     backup_list_key,
     backup_part_key,
@@ -56,8 +58,7 @@ class ListPart(msgspec.Struct, frozen=True, kw_only=True):
 
 class SnapshotList(msgspec.Struct, frozen=True, kw_only=True):
     """index_id: whose namespaces they are. parts: xxh3-128 (hex) of each part's object. Counts are
-    of all parts. interrupted: taken by more than one process, so there may be snapshots that it
-    does not name.
+    of all parts.
     """
 
     backup_id: str
@@ -67,7 +68,6 @@ class SnapshotList(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: int
     records: int
     bytes: int
-    interrupted: bool
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -83,7 +83,14 @@ class SnapshotLists:
 
     async def begin(self, backup_id: str) -> bool:
         """False: somebody has begun to take it before."""
-        return await self._store.put_if_absent(backup_begun_key(backup_id), backup_id.encode())
+        first = await self._store.put_if_absent(backup_begun_key(backup_id), backup_id.encode())
+        if not first:
+            await self._store.put_if_absent(backup_again_key(backup_id), backup_id.encode())
+        return first
+
+    async def was_begun_again(self, backup_id: str) -> bool:
+        """Whether there may be snapshots of it that its list does not name."""
+        return await self._store.stat(backup_again_key(backup_id)) is not None
 
     async def add(self, part: ListPart) -> str | None:
         """Its checksum. None: there is another one of this number already."""

@@ -79,7 +79,6 @@ class Jobs:
         self, parts: BuilderParts, writer: LogWriter, stores: JobStores, metrics: BackupMetrics
     ) -> None:
         self._parts = parts
-        self._writer = writer
         self._stores = stores
         self._metrics = metrics
         self._branches = Branches(parts, writer)
@@ -123,9 +122,7 @@ class Jobs:
             if target is None or not target.state.living:
                 await self._stores.restores.cancel(job.job_id)
                 return
-            restoring = Restoring(
-                self._parts, self._branches, self._writer, job.job_id, job.created_ms, target
-            )
+            restoring = Restoring(self._parts, self._branches, job.job_id, job.created_ms, target)
             await restoring.run(job.backup_id, job.parts_done, told)
             await self._stores.restores.complete(job.job_id)
 

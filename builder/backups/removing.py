@@ -30,7 +30,7 @@ async def remove_backup(parts: BuilderParts, backup_id: str, index_id: str) -> N
         async for part in _parts(lists, whole):
             listed = [(s.snapshot_id, prefix_of(whole, s), s.origins) for s in part.snapshots]
             await _delete(snapshots, listed)
-    if whole is None or whole.interrupted:
+    if whole is None or await lists.was_begun_again(backup_id):
         await _search(parts, snapshots, backup_id, index_id)
     await lists.delete(backup_id)
 

@@ -16,8 +16,6 @@ from builder.parts import BuilderParts
 from core.errors import CorruptData, FailedPrecondition
 from core.indexes import IndexInfo
 from core.log import NO_LSN
-from core.operations import Entry
-from ingest.writer import LogWriter
 from storage.commit import ManifestStore
 from storage.snapshot_lists import (
     FIRST_PART,
@@ -54,13 +52,11 @@ class Restoring:
         self,
         parts: BuilderParts,
         branches: Branches,
-        writer: LogWriter,
         job_id: str,
         created_ms: int,
         target: IndexInfo,
     ) -> None:
         self._branches = branches
-        self._writer = writer
         self._job_id = job_id
         self._created_ms = created_ms
         self._target = target
@@ -111,10 +107,7 @@ class Restoring:
                 f"snapshot {listed.snapshot_id} of namespace {listed.namespace!r}, which the "
                 "backup names, is gone or is another one"
             )
-        attach = await self._branches.pinned_entry(
-            snapshot, target, pin_id=pin, made_ms=self._created_ms
-        )
-        return (await self._writer.write(*target.key, [Entry(attach)])).lsn
+        return await self._branches.begin(snapshot, target, pin_id=pin, made_ms=self._created_ms)
 
     async def _check(self, written: tuple[ListedSnapshot, int]) -> None:
         listed, lsn = written

@@ -91,7 +91,6 @@ class Taking:
             namespaces=done.namespaces,
             records=done.records,
             bytes=done.bytes,
-            interrupted=again,
         )
         if not await self._lists.finish(whole):
             raise Unavailable(f"another process has finished backup {self._backup_id}")

@@ -120,16 +120,14 @@ class Branches:
             )
         return own
 
-    async def pinned_entry(
-        self, snapshot: Snapshot, target: Place, *, pin_id: str, made_ms: int
-    ) -> Attach:
-        """The entry that fills `target` with the snapshot, whose files it keeps in use from now on.
-        Repeating the call gives the same one. `NotFound`: the snapshot was deleted.
+    async def begin(self, snapshot: Snapshot, target: Place, *, pin_id: str, made_ms: int) -> int:
+        """The LSN of an entry that fills `target` with the snapshot, whose files it keeps in use
+        from now on. The same call once more does nothing new. `NotFound`: the snapshot was deleted.
         """
-        made = await self._store.take_again(
+        pin = await self._store.take_again(
             snapshot, created_ms=made_ms, holder=target.key, pin_id=pin_id
         )
-        return _attach(made)
+        return (await self._writer.write(*target.key, [Entry(_attach(pin))])).lsn
 
     async def everything_indexed(self) -> None:
         """All namespaces that were written to are in the registries. `DeadlineExceeded`."""

@@ -47,6 +47,8 @@ DIMENSION = 4
 DENSE = IndexInfo(
     "dense", "p", "dense", DIMENSION, Metric.EUCLIDEAN, VectorType.DENSE, IndexState.READY
 )
+# Of the same schema, to be filled with what the other one has.
+RESTORED = replace(DENSE, index_id="restored", name="restored", state=IndexState.INITIALIZING)
 COSINE = replace(DENSE, index_id="cosine", metric=Metric.COSINE)
 SPARSE = IndexInfo(
     "sparse", "p", "sparse", None, Metric.DOTPRODUCT, VectorType.SPARSE, IndexState.READY
@@ -198,7 +200,7 @@ class World:
         self.manifests = ManifestStore(self.store)
         self.snapshots = SnapshotStore(self.store, self.manifests)
         self.registry = RegistryStore(self.store)
-        self.directory = Directory([DENSE, COSINE, SPARSE])
+        self.directory = Directory([DENSE, RESTORED, COSINE, SPARSE])
         self.feed = Feed()
         self.log = ListLog(gap)
         self.dead_log = ListLog()

@@ -20,7 +20,11 @@ from tests.e2e.ledger import DIMENSION, values
 from tests.e2e.processes import KEY
 
 # What nothing uses any more goes within seconds.
-IMPATIENT = {"FIRNDB_GC_GRACE_S": "1", "FIRNDB_GC_PERIOD_S": "0.5"}
+IMPATIENT = {
+    "FIRNDB_GC_GRACE_S": "1",
+    "FIRNDB_GC_PERIOD_S": "0.5",
+    "FIRNDB_PARTITIONS": "4",
+}
 # Of 0.1 s each.
 POLLS = 900
 PODS = {"pod": {"environment": "us-east-1-aws", "pod_type": "p1.x1"}}
@@ -200,6 +204,7 @@ def collection_story(control: Control) -> None:
     control.until_gone("/collections/frozen")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_embedded(tmp_path: Path) -> None:
     with embedded(tmp_path, IMPATIENT) as deployment, control_of(deployment) as control:
@@ -215,3 +220,58 @@ def test_on_kafka(tmp_path: Path, service_settings: Mapping[str, str]) -> None:
     with distributed(tmp_path, settings) as deployment, control_of(deployment) as control:
         whole_story(control, [], environment)
         collection_story(control)
+
+
+def kill_in_a_job(
+    deployment: Deployment, control: Control, path: str, after_s: float
+) -> dict[str, Any]:
+    """As the resource was when somebody last saw it before the kill."""
+    time.sleep(after_s)
+    seen: dict[str, Any] = control.ask("GET", path)
+    deployment.process.kill()
+    return seen
+
+
+def kills(tmp_path: Path, namespaces: int, delays: list[float]) -> int:
+    """For each delay a kill while a backup is taken and one while it is restored, garbage collected
+    in between; what comes out is exact. How many hit a job that was not done.
+    """
+    hits = 0
+    data = ["--data", str(tmp_path / "data")]
+    with embedded(tmp_path, IMPATIENT) as deployment, control_of(deployment) as control:
+        before = fill(control, control.create("films"), namespaces)
+        for number, delay in enumerate(delays):
+            made = control.ask("POST", "/indexes/films/backups", json={})
+            path = f"/backups/{made['backup_id']}"
+            hits += kill_in_a_job(deployment, control, path, delay)["status"] == "Initializing"
+            told("gc", *data, environment=IMPATIENT)
+            deployment.restart()
+            assert control.until(path, "Ready")["namespace_count"] == len(before)
+            name = f"again-{number}"
+            job = control.ask("POST", f"{path}/create-index", json={"name": name})
+            job_path = f"/restore-jobs/{job['restore_job_id']}"
+            hits += kill_in_a_job(deployment, control, job_path, delay)["status"] == "Pending"
+            told("gc", *data, environment=IMPATIENT)
+            deployment.restart()
+            control.until(job_path, "Completed")
+            assert control.contents(control.host(name)) == before
+            control.ask("DELETE", path)
+            control.until_gone(path)
+        told("gc", *data, environment=IMPATIENT)
+        assert told("snapshot", "list", "films", *data, environment=IMPATIENT) == [], (
+            "none is left of any backup"
+        )
+        for number in range(len(delays)):
+            assert control.contents(control.host(f"again-{number}")) == before
+    return hits
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_in_the_middle_of_both_jobs(tmp_path: Path) -> None:
+    assert kills(tmp_path, 20, [0.15]) > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_kills_at_many_moments(tmp_path: Path) -> None:
+    assert kills(tmp_path, 60, [0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 2.5]) > 6
