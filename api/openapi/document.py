@@ -78,6 +78,8 @@ def error_statuses(operation: Operation) -> list[int]:
             statuses.add(403)
         if operation.on_index_host or "{" in operation.path:
             statuses.add(404)
+        if operation.on_index_host:
+            statuses.add(412)  # an index that could not be made from its backup
     if operation.request is not None:
         statuses.add(413)
         if not operation.on_index_host:
