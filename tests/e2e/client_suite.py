@@ -393,6 +393,34 @@ async def test_create_namespace(flavour: str) -> None:
         with pytest.raises(Exception, match=r"(?i)exists"):
             await call(index.create_namespace, name="empty")
         assert int((await call(index.describe_namespace, name="empty")).record_count) == 0
+        schema = {"fields": {"year": {"filterable": True}}}
+        made = await call(index.create_namespace, name="declared", schema=schema)
+        described = await call(index.describe_namespace, name="declared")
+        for shown in (made, described):
+            assert list(shown.schema.fields) == list(shown.indexed_fields.fields) == ["year"]
+            assert shown.schema.fields["year"].filterable
+
+
+@pytest.mark.skipif(MAJOR < 8, reason="this client knows neither")
+@each
+async def test_fetch_and_update_by_metadata(flavour: str) -> None:
+    if flavour == "grpc" and MAJOR < 10:
+        pytest.skip("this client has no fetch_by_metadata over gRPC")
+    async with opened(flavour) as client, index_of(client, flavour) as index:
+        rows = [(f"r{n}", [1.0, n, 0.0], {"even": n % 2 == 0}) for n in range(7)]
+        await call(index.upsert, vectors=rows)
+        wanted = {"even": {"$eq": True}}
+        first = await call(index.fetch_by_metadata, filter=wanted, limit=3)
+        assert sorted(first.vectors) == ["r0", "r2", "r4"]
+        token = first.pagination.next
+        rest = await call(index.fetch_by_metadata, filter=wanted, limit=3, pagination_token=token)
+        assert list(rest.vectors) == ["r6"]
+        assert rest.pagination is None or not rest.pagination.next
+        changes = {"filter": wanted, "set_metadata": {"even": False}}
+        assert (await call(index.update, **changes, dry_run=True)).matched_records == 4
+        assert (await call(index.update, **changes)).matched_records == 4
+        assert (await call(index.update, **changes)).matched_records == 0
+        assert not (await call(index.fetch_by_metadata, filter=wanted)).vectors
 
 
 @each
