@@ -58,6 +58,13 @@ EMBED: Any = {
 }
 UPSERT = {"vectors": [{"id": RECORD, "values": VECTOR}], "namespace": NAMESPACE}
 LARGE = {**UPSERT, "namespace": "x" * 2 * INLINE_BYTES_MAX}
+SCHEDULE = {
+    "name": "theirs",
+    "schedule": {"type": "time-based", "frequency": "daily"},
+    "retention": {"expire_after_days": 1},
+}
+POD = {"environment": "us-east1-gcp", "pod_type": "p1.x1"}
+FROM_COLLECTION = {**POD, "source_collection": "{collection}"}
 QUERY = {"vector": VECTOR, "topK": 10, "namespace": NAMESPACE, "includeMetadata": True}
 SEARCH = {"query": {"top_k": 1, "vector": {"values": VECTOR}}}
 DOCUMENTS = "/namespaces/tenant-one/documents/search"
@@ -136,6 +143,45 @@ CASES: Mapping[tuple[str, str], tuple[Case, ...]] = {
     ("DELETE", "/bulk/imports/{import_id}"): (
         on_index("/bulk/imports/{import}"),
         Case("/bulk/imports/{import}", at=At.THEIR_INDEX),
+    ),
+    ("GET", "/firndb/export"): (on_index(f"/firndb/export?namespace={NAMESPACE}"),),
+    ("POST", "/indexes/{name}/backups"): (
+        Case("/indexes/{index}/backups", {"name": "stolen"}),
+        Case("/indexes/{pods}/backups", {"name": "stolen"}),
+    ),
+    ("GET", "/indexes/{name}/backups"): (
+        Case("/indexes/{index}/backups"),
+        Case("/indexes/{index}/backups?include_deleted=true", sees=Sees.OWN),
+    ),
+    ("GET", "/backups"): (
+        Case("/backups", sees=Sees.OWN),
+        Case("/backups?paginationToken={backup_token}", sees=Sees.REFUSAL),
+    ),
+    ("GET", "/backups/{backup_id}"): (Case("/backups/{backup}"),),
+    ("DELETE", "/backups/{backup_id}"): (Case("/backups/{backup}"),),
+    ("POST", "/backups/{backup_id}/create-index"): (
+        Case("/backups/{backup}/create-index", {"name": "stolen"}),
+    ),
+    ("GET", "/restore-jobs"): (Case("/restore-jobs", sees=Sees.OWN),),
+    ("GET", "/restore-jobs/{job_id}"): (Case("/restore-jobs/{job}"),),
+    ("POST", "/collections"): (
+        Case("/collections", {"name": "stolen", "source": "{pods}"}),
+        Case("/collections", {"name": "stolen", "source": "{index}"}),
+    ),
+    ("GET", "/collections"): (Case("/collections", sees=Sees.OWN),),
+    ("GET", "/collections/{name}"): (Case("/collections/{collection}"),),
+    ("DELETE", "/collections/{name}"): (Case("/collections/{collection}"),),
+    ("POST", "/indexes/{name}/backup-schedules"): (
+        Case("/indexes/{index}/backup-schedules", SCHEDULE),
+    ),
+    ("GET", "/indexes/{name}/backup-schedules"): (Case("/indexes/{index}/backup-schedules"),),
+    ("GET", "/backup-schedules/{schedule_id}"): (Case("/backup-schedules/{schedule}"),),
+    ("PATCH", "/backup-schedules/{schedule_id}"): (
+        Case("/backup-schedules/{schedule}", {"enabled": False}),
+    ),
+    ("DELETE", "/backup-schedules/{schedule_id}"): (Case("/backup-schedules/{schedule}"),),
+    ("GET", "/backup-schedules/{schedule_id}/history"): (
+        Case("/backup-schedules/{schedule}/history"),
     ),
     ("POST", "/embed"): (),
     ("POST", "/rerank"): (),

@@ -21,6 +21,8 @@ from google.protobuf.json_format import ParseDict
 from api.grpc.generated import vector_service_pb2 as pb
 from api.openapi.operation import Access
 from api.openapi.tables import OPERATIONS
+from infra.catalog.backup_model import BackupCounts
+from infra.catalog.backups import Backups
 from query.records import encode_token
 from tests.api.gateway import (
     CLASSIC,
@@ -33,7 +35,18 @@ from tests.api.gateway import (
     running_gateway,
 )
 from tests.api.grpc_client import grpc_client
-from tests.api.isolation import CASES, GRPC_CASES, METADATA, NAMESPACE, RECORD, At, Case, Sees
+from tests.api.isolation import (
+    CASES,
+    GRPC_CASES,
+    METADATA,
+    NAMESPACE,
+    POD,
+    RECORD,
+    SCHEDULE,
+    At,
+    Case,
+    Sees,
+)
 
 ALL = [(method, case) for (method, _), cases in CASES.items() for case in cases]
 WRONG_KEY = "no-such-key-0123456789abcdef"
@@ -74,7 +87,15 @@ class World:
 
     async def untouched(self) -> None:
         """The first project has all that it had."""
-        for path in ("/indexes/{index}", "/admin/api-keys/{key}", "/bulk/imports/{import}"):
+        for path in (
+            "/indexes/{index}",
+            "/admin/api-keys/{key}",
+            "/bulk/imports/{import}",
+            "/backups/{backup}",
+            "/restore-jobs/{job}",
+            "/collections/{collection}",
+            "/backup-schedules/{schedule}",
+        ):
             at = At.OUR_INDEX if "import" in path else At.CONTROL
             answer = await self.ask("GET", Case(path, at=at), self.ours, KEY)
             assert answer.status_code == 200, answer.text
@@ -91,31 +112,58 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     settings: dict[str, Any] = {"index_host": f"http://{HOST}"}
     settings["import_locations"] = "s3://bucket/in/"
     async with running_gateway(tmp_path, **settings) as gateway:
-        await gateway.create("ours-index")
         theirs = {"name": "their-index", "dimension": 3, "metric": "cosine", "spec": SERVERLESS}
-        made = await gateway.ask("POST", "/indexes", key=OTHER_KEY, json=theirs, headers=CLASSIC)
-        assert made.status_code == 201
-        projects = {k.project_id for k in await gateway.catalog.keys()}
-        ours = {"index": "ours-index"}
-        host: dict[str, Any] = {"headers": {"host": HOST.format(name="ours-index")}}
-        vectors = [{"id": RECORD, "values": [1, 0, 0], "metadata": METADATA}]
-        body = {"vectors": vectors, "namespace": NAMESPACE}
-        made = await gateway.ask("POST", "/vectors/upsert", json=body, **host)
-        assert made.status_code == 200
-        started = await gateway.ask(
-            "POST", "/bulk/imports", json={"uri": "s3://bucket/in/a"}, **host
-        )
-        ours["import"] = started.json()["id"]
-        (project,) = (await gateway.ask("GET", "/admin/projects")).json()["data"]
-        assert project["id"] in projects
-        ours["project"] = project["id"]
-        keys = await gateway.ask("GET", f"/admin/projects/{project['id']}/api-keys")
-        ours["key"] = keys.json()["data"][0]["id"]
+        await made(gateway, "/indexes", theirs, key=OTHER_KEY)
+        ours = await objects_of_each_kind(gateway)
         absent = {kind: absent_like(name) for kind, name in ours.items()}
+        assert not set(absent.values()) & set(ours.values())
         for names in (ours, absent):
             names["import_token"] = encode_token(names["import"])
-        assert not set(absent.values()) & set(ours.values())
+            names["backup_token"] = encode_token(names["backup"])
         yield World(gateway, ours, absent, "their-index")
+
+
+async def made(
+    gateway: Running, path: str, body: Any, *, key: str = KEY, index: str | None = None
+) -> Any:
+    headers = dict(CLASSIC)
+    if index is not None:
+        headers["host"] = HOST.format(name=index)
+    answer = await gateway.ask("POST", path, json=body, key=key, headers=headers)
+    assert answer.status_code < 300, answer.text
+    return answer.json()
+
+
+async def objects_of_each_kind(gateway: Running) -> dict[str, str]:
+    """What the first project has: one of everything that has a name or an id."""
+    await gateway.create("ours-index")
+    await gateway.create("ours-indpods", spec={"pod": POD})
+    vectors = [{"id": RECORD, "values": [1, 0, 0], "metadata": METADATA}]
+    await made(
+        gateway, "/vectors/upsert", {"vectors": vectors, "namespace": NAMESPACE}, index="ours-index"
+    )
+    started = await made(gateway, "/bulk/imports", {"uri": "s3://bucket/in/a"}, index="ours-index")
+    (project,) = (await gateway.ask("GET", "/admin/projects")).json()["data"]
+    keys = await gateway.ask("GET", f"/admin/projects/{project['id']}/api-keys")
+    backup = await made(gateway, "/indexes/ours-index/backups", {"name": "ours-backup"})
+    backups = Backups(gateway.catalog.database, gateway.catalog.quotas)
+    await backups.ready(backup["backup_id"], BackupCounts(1, 1, 1))
+    restored = await made(
+        gateway, f"/backups/{backup['backup_id']}/create-index", {"name": "ours-restored"}
+    )
+    await made(gateway, "/collections", {"name": "ours-collection", "source": "ours-indpods"})
+    schedule = await made(gateway, "/indexes/ours-index/backup-schedules", SCHEDULE)
+    return {
+        "index": "ours-index",
+        "pods": "ours-indpods",
+        "collection": "ours-collection",
+        "import": started["id"],
+        "project": project["id"],
+        "key": keys.json()["data"][0]["id"],
+        "backup": backup["backup_id"],
+        "job": restored["restore_job_id"],
+        "schedule": schedule["schedule_id"],
+    }
 
 
 @contextmanager
