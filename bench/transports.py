@@ -26,7 +26,7 @@ from tests.e2e.processes import KEY
 DIMENSION = 384
 RECORDS = 100
 TOP_K = 10
-METADATA = {"genre": "drama", "year": 1994.0, "seen": True}
+METADATA: dict[str, Any] = {"genre": "drama", "year": 1994.0, "seen": True}
 IN_FLIGHT = 4
 
 Send = Callable[[bytes], Awaitable[object]]

@@ -122,11 +122,7 @@ class CreateNamespaceBody(msgspec.Struct):
 
 def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_MAX) -> _Body:
     """A JSON body as `kind`. `TooLarge` beyond `bytes_max`; `InvalidRequest` naming the place."""
-    if len(body) > bytes_max:
-        raise TooLarge(
-            f"The request is {len(body)} bytes, which exceeds the limit of {bytes_max} bytes; "
-            "send fewer or smaller records at once."
-        )
+    check_size(len(body), bytes_max)
     try:
         decoder: msgspec.json.Decoder[_Body] = _json_decoder(kind)
         return decoder.decode(body)
@@ -134,6 +130,15 @@ def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_M
         raise InvalidRequest(f"Invalid request body{place(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from error
+
+
+def check_size(size: int, bytes_max: int) -> None:
+    """`TooLarge` for a body of so many bytes."""
+    if size > bytes_max:
+        raise TooLarge(
+            f"The request is {size} bytes, which exceeds the limit of {bytes_max} bytes; "
+            "send fewer or smaller records at once."
+        )
 
 
 def place(error: msgspec.ValidationError) -> str:

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from api.grpc.generated import packed_pb2 as packed
 from api.grpc.generated import vector_service_pb2 as full
-from core.errors import InvalidRequest, TooLarge
+from core.errors import InvalidRequest
 from core.limits import DELETE_IDS_MAX
 from ingest.bodies import (
     CreateNamespaceBody,
@@ -26,6 +26,7 @@ from ingest.bodies import (
     UpdateBody,
     UpsertBody,
     VectorBody,
+    check_size,
 )
 from ingest.validate import check_count, checked_ids
 
@@ -35,11 +36,7 @@ B = TypeVar("B")
 
 def decoded(message: bytes, kind: type[M], bytes_max: int) -> M:
     """`TooLarge` beyond `bytes_max`, `InvalidRequest` for what is no such message."""
-    if len(message) > bytes_max:
-        raise TooLarge(
-            f"The request is {len(message)} bytes, which exceeds the limit of {bytes_max} bytes; "
-            "send fewer or smaller records at once."
-        )
+    check_size(len(message), bytes_max)
     try:
         return kind.FromString(message)
     except DecodeError as error:

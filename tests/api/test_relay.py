@@ -1,7 +1,7 @@
 """HTTP/2 beside HTTP/1.1 on one port: how connections are told apart, handed on and ended."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -178,6 +178,35 @@ async def test_a_message_over_the_limit_is_told_its_limit(host: str) -> None:
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "larger than max" in text
         await raw.ask("DescribeIndexStats")
+
+
+async def test_a_message_that_does_not_come_gives_its_place_back(
+    gateway: Running, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.grpc.edge.ARRIVAL_S", 0.1)
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with grpc_client(host) as raw:
+        asking: Any = raw.channel.stream_unary("/VectorService/Upsert")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await asking(never(), metadata=(("api-key", KEY),), timeout=30)
+        assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert refused.value.details() == "the message did not arrive in 0 s"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await asking(never(), metadata=(("api-key", "wrong"),), timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+        async def none() -> AsyncIterator[bytes]:
+            return
+            yield b""
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await asking(none(), metadata=(("api-key", KEY),), timeout=30)
+        assert refused.value.details() == "The call ended before its message."
+    assert gateway.gateway._grpc._edge._in_flight.count == 0
 
 
 async def test_compressed_messages_are_bounded_as_they_unfold(host: str) -> None:
