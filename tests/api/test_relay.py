@@ -200,8 +200,9 @@ async def test_a_message_that_does_not_come_gives_its_place_back(
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
         async def none() -> AsyncIterator[bytes]:
-            return
-            yield b""
+            no_messages: list[bytes] = []
+            for message in no_messages:
+                yield message
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await asking(none(), metadata=(("api-key", KEY),), timeout=30)
