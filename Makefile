@@ -11,7 +11,7 @@ ECOSYSTEM_SUITES := tests/e2e/ecosystem
 CLIENTS := $(CLIENT_VERSIONS:%=.clients/%/.installed) $(ECOSYSTEM:%=.clients/%/.installed) .clients/typescript/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help check install lock proto run demo test test-long official-suite lint format types bench bench-builder bench-namespaces services services-stop clients clean
+.PHONY: help check install lock proto run demo test test-long official-suite lint format types bench bench-builder bench-bulk bench-namespaces services services-stop clients clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ bench: install ## Ingest, latency and recall on real embeddings, embedded and Ka
 bench-builder: install ## The builder: a million records, ten rounds of churn; ARGS="--records 100000"
 	-$(BIN)/python -m infra.services fetch
 	$(BIN)/python -m bench.builder $(ARGS)
+
+bench-bulk: install ## An import beside the same records upserted, and an export; ARGS="--records 1000000"
+	$(BIN)/python -m bench.bulk $(ARGS)
 
 bench-namespaces: install ## 100,000 small namespaces: memory, objects, bytes, latencies (ARGS="--count 5000" for fewer)
 	$(BIN)/python -m bench.namespaces $(ARGS)

@@ -76,6 +76,7 @@ class Building:
             bytes_before += file.size
         await self._begin_flush(staging, bytes_before)
         await self._flushed()
+        await staging.finish()
         end = position(planned.first + len(planned.files), 0)
         await self._noted((end, self._records, self._skipped), bytes_before)
 

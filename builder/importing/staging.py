@@ -23,6 +23,11 @@ from storage.commit import ManifestConflict
 from storage.layout import NamespaceSchema
 from storage.manifest import Manifest
 
+# Nobody reads it meanwhile, and what is clustered seldom is rewritten seldom: 100,000 records once
+# at the end take 40 % less CPU than after each flush (`bench.bulk`). Flushes look ids up in the
+# runs of all deltas since, so not too seldom either.
+FLUSHES_BETWEEN = 8
+
 
 class Staging:
     """Used by one task at a time. `begin` first."""
@@ -44,6 +49,7 @@ class Staging:
         # Below every owner's: once the builder has its entry of the deletion, we are fenced.
         self._target = Target(schema, owner_epoch=0)
         self._manifest: Manifest | None = None
+        self._flushes = 0
 
     @property
     def records(self) -> int:
@@ -85,10 +91,17 @@ class Staging:
         )
 
     async def flush(self, writes: Sequence[NamespaceWrite]) -> None:
-        """Durable when it returns, then compacted until it is at rest."""
+        """Durable when it returns, and now and then compacted."""
         assert self._manifest is not None, "it has begun"
         self._manifest = await flush(self._shop, self._target, self._manifest, writes)
         assert self._manifest is not None, "there is one from the beginning"
+        self._flushes += 1
+        if self._flushes % FLUSHES_BETWEEN == 0:
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Compacts until it is at rest, as what is attached should be."""
+        assert self._manifest is not None, "it has begun"
         self._manifest = await compact_to_rest(
             self._shop, self._target, self._manifest, self._settings.compaction
         )
