@@ -8,6 +8,7 @@ environment variables. What runs, and what does not and why: selection.toml.
 
 import argparse
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from tests.official import models
 HERE = Path(__file__).resolve().parent
 KEY = "pclocal"
 SECONDS_PER_TEST_MAX = 120  # of the suite's own waits; its pyproject.toml says 5, for unit tests
+IMPORTED = "s3://pinecone-test-public/"  # the suite names it, and cancels before it is read
 OUTCOMES = ("passed", "failed", "skipped")
 
 
@@ -77,20 +79,26 @@ def served(folder: Path) -> Iterator[Mapping[str, str]]:
     arguments += ["--index-ports", index_ports(100), "--api-key", KEY]
     embedders = folder / "embedders.toml"
     embedders.write_text(models.configuration())
-    told = {"FIRNDB_EMBEDDERS": str(embedders)}
-    server = FirnProcess(arguments, told, folder / "firndb.log", f"{url}/readyz")
-    server.start()
-    try:
-        server.wait_until_ready()
-        yield {
-            "PINECONE_API_KEY": KEY,
-            "PINECONE_CONTROLLER_HOST": url,
-            "PINECONE_GRPC_SCHEME": "http",
-            "SMOKE_RUN_BACKUPS": "1",
-            "SMOKE_RUN_POD_SHIMS": "1",
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # an S3 server that never answers
+        settings = {
+            "FIRNDB_EMBEDDERS": str(embedders),
+            "FIRNDB_IMPORT_LOCATIONS": IMPORTED,
+            "FIRNDB_S3_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
         }
-    finally:
-        server.clean_up()
+        server = FirnProcess(arguments, settings, folder / "firndb.log", f"{url}/readyz")
+        server.start()
+        try:
+            server.wait_until_ready()
+            yield {
+                "PINECONE_API_KEY": KEY,
+                "PINECONE_CONTROLLER_HOST": url,
+                "PINECONE_GRPC_SCHEME": "http",
+                "PINECONE_IMPORT_S3_URI": IMPORTED,
+                "SMOKE_RUN_BACKUPS": "1",
+                "SMOKE_RUN_POD_SHIMS": "1",
+            }
+        finally:
+            server.clean_up()
 
 
 class Run:
