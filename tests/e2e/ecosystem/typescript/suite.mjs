@@ -194,6 +194,49 @@ describe('namespaces', () => {
   });
 });
 
+describe('collections and backups', () => {
+  test('an index from a collection of a pod-based index', { skip }, async () => {
+    const pod = { environment: 'us-east1-gcp', podType: 'p1.x1', pods: 1 };
+    await withIndex(async (index, pc, source) => {
+      await index.upsert({ records: [{ id: 'a', values: [1, 0, 0], metadata: { n: 1 } }] });
+      const collection = named('collection');
+      await pc.createCollection({ name: collection, source });
+      const copy = named('copy');
+      try {
+        await until(async () => (await pc.describeCollection(collection)).status === 'Ready');
+        assert.ok((await pc.listCollections()).collections.some((c) => c.name === collection));
+        const from = { pod: { ...pod, sourceCollection: collection } };
+        const made = await pc.createIndex({ name: copy, dimension: 3, metric: 'cosine', spec: from, waitUntilReady: true });
+        const fetched = await pc.index({ host: made.host }).fetch({ ids: ['a'] });
+        assert.deepEqual(fetched.records.a.metadata, { n: 1 });
+      } finally {
+        await pc.deleteIndex(copy).catch(() => {});
+        await pc.deleteCollection(collection);
+      }
+    }, { spec: { pod } });
+  });
+
+  test('an index from a backup', async () => {
+    await withIndex(async (index, pc, source) => {
+      await index.namespace('ns').upsert({ records: [{ id: 'a', values: [1, 0, 0], metadata: { n: 1 } }] });
+      const { backupId } = await pc.createBackup({ indexName: source, name: 'nightly' });
+      const copy = named('restored');
+      try {
+        await until(async () => (await pc.describeBackup(backupId)).status === 'Ready');
+        assert.ok((await pc.listBackups({ indexName: source })).data.some((b) => b.backupId === backupId));
+        const job = await pc.createIndexFromBackup({ backupId, name: copy });
+        await until(async () => (await pc.describeRestoreJob(job.restoreJobId)).status === 'Completed');
+        const { host } = await pc.describeIndex(copy);
+        const fetched = await pc.index({ host, namespace: 'ns' }).fetch({ ids: ['a'] });
+        assert.deepEqual(fetched.records.a.metadata, { n: 1 });
+      } finally {
+        await pc.deleteIndex(copy).catch(() => {});
+        await pc.deleteBackup(backupId);
+      }
+    });
+  });
+});
+
 describe('errors', () => {
   test('have the classes that the client names', async () => {
     const controllerHostUrl = process.env.PINECONE_CONTROLLER_HOST; // with options, it reads no environment
@@ -214,3 +257,12 @@ describe('errors', () => {
     });
   });
 });
+
+/** Polls until `condition` holds; a minute is long enough for anything here. */
+async function until(condition) {
+  for (let turn = 0; turn < 600; turn += 1) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.fail(`not within a minute: ${condition}`);
+}
