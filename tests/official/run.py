@@ -3,10 +3,12 @@
     python -m tests.official.run FOLDER [--sdk 9.0.1] [pytest arguments ...]
 
 FOLDER is a checkout of the client's repository; it is only read. The suite finds the server by
-environment variables. What runs, and what does not and why: selection.toml.
+environment variables alone. The server has TLS, with a certificate made for the run, because gRPC
+of 9.x insists on it. What runs, and what does not and why: selection.toml.
 """
 
 import argparse
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, parse
+
+import trustme
 
 from tests.e2e.processes import ROOT, FirnProcess, clean_environment, free_ports, index_ports
 from tests.official import models
@@ -72,15 +76,19 @@ def copied(checkout: Path, folder: Path) -> Path:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Mapping[str, str]]:
-    """A FirnDB for the run; what to set so that the suite finds it."""
+    """A FirnDB for the run; what to set so that the suite finds it and trusts it."""
+    trusted = tls_files(folder)
+    os.environ["SSL_CERT_FILE"] = trusted  # for the wait until it is ready
     port = free_ports(1)[0]
-    url = f"http://127.0.0.1:{port}"
+    url = f"https://127.0.0.1:{port}"
     arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
     arguments += ["--index-ports", index_ports(100), "--api-key", KEY]
     embedders = folder / "embedders.toml"
     embedders.write_text(models.configuration())
     with socket.create_server(("127.0.0.1", 0)) as silent:  # an S3 server that never answers
         settings = {
+            "FIRNDB_TLS_CERT": str(folder / "certificate.pem"),
+            "FIRNDB_TLS_KEY": str(folder / "key.pem"),
             "FIRNDB_EMBEDDERS": str(embedders),
             "FIRNDB_IMPORT_LOCATIONS": IMPORTED,
             "FIRNDB_S3_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
@@ -92,13 +100,24 @@ def served(folder: Path) -> Iterator[Mapping[str, str]]:
             yield {
                 "PINECONE_API_KEY": KEY,
                 "PINECONE_CONTROLLER_HOST": url,
-                "PINECONE_GRPC_SCHEME": "http",
+                "SSL_CERT_FILE": trusted,
                 "PINECONE_IMPORT_S3_URI": IMPORTED,
                 "SMOKE_RUN_BACKUPS": "1",
                 "SMOKE_RUN_POD_SHIMS": "1",
             }
         finally:
             server.clean_up()
+
+
+def tls_files(folder: Path) -> str:
+    """Writes `certificate.pem` and `key.pem` for 127.0.0.1; the path of who vouches for it."""
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1", "localhost")
+    made.private_key_pem.write_to_path(str(folder / "key.pem"))
+    for part in made.cert_chain_pems:
+        part.write_to_path(str(folder / "certificate.pem"), append=True)
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    return str(folder / "authority.pem")
 
 
 class Run:
@@ -138,9 +157,9 @@ class Run:
         options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short", "--no-header"]
         options += [f"--timeout={SECONDS_PER_TEST_MAX}", f"--junitxml={told}"]
         options += ["-o", "junit_family=xunit1"]
-        plugin = "plaintext" if self._sdk.startswith("9.") else "lists_of_sdk_9"
-        shutil.copy(HERE / f"{plugin}.py", self._suite)
-        options += ["-p", plugin]
+        if not self._sdk.startswith("9."):
+            shutil.copy(HERE / "lists_of_sdk_9.py", self._suite)
+            options += ["-p", "lists_of_sdk_9"]
         known = {**clean_environment(), **settings, "PYTHONPATH": str(self._suite)}
         command = [str(self._python), "-m", "pytest", *options, *arguments]
         subprocess.run(command, cwd=self._suite, env=known, check=False)
