@@ -144,6 +144,8 @@ def _selected(views: tuple[SegmentView, ...], m: int, selection: Selection) -> S
     for view in views:
         rows = np.flatnonzero(_passing(view, m, selection.filter)).tolist()
         count += len(rows)
+        if not selection.limit:
+            continue
         ids = view.segment.ids
         found += [(ids[row], view, row) for row in rows if ids[row] > selection.after]
         if len(found) > KEPT_MAX:

@@ -91,7 +91,9 @@ class RecordRoutes:
         usage = {"read_units": found.cost.read_units}
         if asked is not None:
             usage["embed_total_tokens"] = asked.tokens
-        answer = answers.hits_body(found.matches, fields, usage)
+        answer = await answers.apart(
+            found.matches, lambda: answers.hits_body(found.matches, fields, usage)
+        )
         return answers.raw_response(answer, headers.seen(found.freshness))
 
     def _embedding(self, call: Call) -> tuple[IndexEmbed, Embedder]:

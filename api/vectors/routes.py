@@ -57,7 +57,10 @@ class VectorRoutes:
             explain=explain,
         )
         shown = headers.shown_namespace(request.headers, found.namespace)
-        answer = answers.query_body(found.matches, shown, found.cost, explain)
+        answer = await answers.apart(
+            found.matches,
+            lambda: answers.query_body(found.matches, shown, found.cost, explain),
+        )
         return answers.raw_response(answer, headers.seen(found.freshness))
 
     async def fetch(self, request: Request) -> Response:
@@ -65,7 +68,9 @@ class VectorRoutes:
         asked = request.query_params
         found = await self._plane.fetch(call, asked.get("namespace"), asked.getlist("ids"))
         shown = headers.shown_namespace(request.headers, found.namespace)
-        answer = answers.fetch_body(found.records, shown, found.cost)
+        answer = await answers.apart(
+            found.records.values(), lambda: answers.fetch_body(found.records, shown, found.cost)
+        )
         return answers.raw_response(answer, headers.seen(found.freshness))
 
     async def fetch_by_metadata(self, request: Request) -> Response:
@@ -74,7 +79,10 @@ class VectorRoutes:
             call, in_json(body, FetchByMetadataBody, self._bytes_max)
         )
         shown = headers.shown_namespace(request.headers, found.namespace)
-        answer = answers.fetch_body(found.records, shown, found.cost, found.next_token)
+        answer = await answers.apart(
+            found.records.values(),
+            lambda: answers.fetch_body(found.records, shown, found.cost, found.next_token),
+        )
         return answers.raw_response(answer, headers.seen(found.freshness))
 
     async def update(self, request: Request) -> Response:
