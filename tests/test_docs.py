@@ -15,10 +15,12 @@ import pytest
 from prometheus_client.registry import Collector
 
 import core.limits
+from builder.backups.metrics import BackupMetrics
 from builder.importing.worker import ImportMetrics
 from builder.metrics import BuilderMetrics
 from cli.main import cli
 from cli.runtime.keys import SNIPPET
+from core.clock import SystemClock
 from infra.settings import PREFIX, Settings
 from infra.telemetry import Metrics
 
@@ -197,6 +199,7 @@ def test_every_metric_is_explained() -> None:
     known = Metrics()
     BuilderMetrics(known)
     ImportMetrics(known)
+    BackupMetrics(known, SystemClock())
     registered: dict[Collector, list[str]] = known._registry._collector_to_names
     names = {_shown(names) for names in registered.values()}
     others = ("cli/runtime/gauges.py", "infra/embedding/bounded.py")

@@ -262,6 +262,19 @@ async def test_the_life_of_a_schedule(gateway: Running) -> None:
     assert await refusal(gateway, "GET", f"{one}/history") == (404, "NOT_FOUND")
 
 
+async def test_an_index_has_only_so_many_schedules(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.catalog.schedules.SCHEDULES_MAX", 2)
+    await gateway.create()
+    path = "/indexes/movies/backup-schedules"
+    for _ in range(2):
+        made = await ask(gateway, "POST", path, json=NIGHTLY)
+        one = f"/backup-schedules/{made['schedule_id']}"
+        await ask(gateway, "PATCH", one, json={"enabled": False})
+    assert await refusal(gateway, "POST", path, json=NIGHTLY) == (412, "FAILED_PRECONDITION")
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [
