@@ -103,6 +103,9 @@ class Gateway:
         self._indexes = IndexServers(
             self._http, parts.catalog, self._living, parts.settings, sole=parts.sole
         )
+        parts.metrics.gauge(
+            "firndb_unknown_keys_waiting", "API keys that wait to be looked up in the catalog"
+        ).set_function(lambda: parts.callers.strangers)
         router = Router(Gate(parts.callers), self._living)
         rates = RateLimits(RateSettings.of(parts.settings), clock, parts.metrics)
         self._namespaces = NamespaceQuota(parts.reads, parts.catalog.quotas.namespaces, clock)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from api.auth import Gate, may_administer
 from api.errors import meaning_of
@@ -17,6 +17,8 @@ from infra.catalog.model import Caller
 # Refusals for a key's role that are written down, per project and second: a client that repeats
 # itself would otherwise write to the database as fast as it can, and push older entries out.
 REFUSALS_A_SECOND = 5
+# The client went away, or the server stops; what was begun may have been done.
+CANCELLED = "failed: CANCELLED"
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ async def audited(
 ) -> AsyncIterator[Change]:
     """One entry for the block: `begun`, then how it ended."""
     audit_id = await audit.begin(project_id, key_id, request_id, action, resource)
-    change, outcome = Change(project_id, resource), "failed: CANCELLED"
+    change, outcome = Change(project_id, resource), CANCELLED
     try:
         yield change
         outcome = DONE
@@ -100,5 +102,7 @@ async def audited(
 
 
 def _outcome_of(error: Exception) -> str:
+    if isinstance(error, ClientDisconnect):
+        return CANCELLED
     meaning = meaning_of(error)
     return f"{'refused' if meaning.status < 500 else 'failed'}: {meaning.code}"

@@ -37,7 +37,7 @@ async def ensure_key(parts: Parts) -> str | None:
             except AlreadyExists as error:
                 raise ConfigError("the given API key is revoked; choose another") from error
         return None
-    if any(key.revoked_ms is None for key in await parts.catalog.keys()):
+    if any(key.is_valid(parts.clock.now_ms()) for key in await parts.catalog.keys()):
         return None
     secret = new_key()
     await parts.catalog.add_key(project.project_id, secret, name="first")

@@ -20,6 +20,11 @@ NAME_CHARS_MAX = 80
 # A rotation is done when every client has the new secret: a month is more than any of them needs.
 OVERLAP_S_MAX = 30 * 86_400
 
+# Keys of a project that ended, and former secrets of a key, are kept so that none of them is made
+# valid again, in these numbers (a row is 300 bytes); beyond, the oldest are forgotten.
+ENDED_KEPT = 10_000
+FORMER_KEPT = 100
+
 LAST_ADMIN = (
     "This is the last valid admin key of its project, and nobody could make another one: make one "
     "first (the command `firndb keys` can do without)."
@@ -170,6 +175,7 @@ class Accounts:
                     expires_ms=expires_ms,
                 )
             )
+            self._forget_ended(connection, project_id)
 
         try:
             await self._database.write(work)
@@ -244,6 +250,13 @@ class Accounts:
                 .where(API_KEYS.c.key_id == key_id)
                 .values(key_hash=keys.hash_of(secret), prefix=keys.shown_prefix(secret))
             )
+            kept = sa.select(RETIRED_SECRETS.c.key_hash).where(of_key)
+            kept = kept.order_by(RETIRED_SECRETS.c.valid_until_ms.desc()).limit(FORMER_KEPT)
+            connection.execute(
+                sa.delete(RETIRED_SECRETS).where(
+                    of_key, RETIRED_SECRETS.c.key_hash.not_in(kept.scalar_subquery())
+                )
+            )
             return _key(connection, key_id)
 
         return await self._database.write(work)
@@ -289,6 +302,19 @@ class Accounts:
             return None
         ends = [ms for ms in (row.expires_ms, row.valid_until_ms) if ms is not None]
         return Caller(row.key_id, row.project_id, KeyRole(row.role), min(ends, default=None))
+
+    def _forget_ended(self, connection: Connection, project_id: str) -> None:
+        ended = (
+            sa.select(API_KEYS.c.key_id)
+            .where(API_KEYS.c.project_id == project_id, ~self._valid())
+            .order_by(API_KEYS.c.created_ms.desc(), API_KEYS.c.key_id)
+            .offset(ENDED_KEPT)
+            .limit(FORMER_KEPT)
+        )
+        gone = list(connection.scalars(ended))
+        if gone:
+            for table in (RETIRED_SECRETS, API_KEYS):
+                connection.execute(sa.delete(table).where(table.c.key_id.in_(gone)))
 
     def _valid(self) -> sa.ColumnElement[bool]:
         expires = API_KEYS.c.expires_ms

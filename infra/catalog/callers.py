@@ -52,6 +52,11 @@ class Callers:
         """
         self._callers.forget(lambda caller: key_id in (None, caller.key_id))
 
+    @property
+    def strangers(self) -> int:
+        """Keys that are not known here and wait to be looked up."""
+        return self._strangers
+
     def _is_over(self, caller: Caller) -> bool:
         return caller.until_ms is not None and self._clock.now_ms() >= caller.until_ms
 

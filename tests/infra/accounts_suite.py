@@ -15,9 +15,11 @@ from core.errors import (
     InvalidRequest,
     NotFound,
     QuotaExceeded,
+    Unauthenticated,
 )
-from infra.catalog import keys
+from infra.catalog import accounts, keys
 from infra.catalog.audit import BEGUN, DONE, PRUNE_EVERY, TEXT_CHARS_MAX, AuditLog
+from infra.catalog.callers import LIFETIMES, Callers
 from infra.catalog.catalog import Catalog
 from infra.catalog.model import Caller, CatalogIndex, KeyChange, KeyRole
 from infra.catalog.quotas import Quotas
@@ -203,6 +205,46 @@ class AccountsSuite:
                 left.key_id, KeyChange(role=KeyRole.READ_WRITE), spare_last_admin=True
             )
         await catalog.revoke_key(left.key_id)
+
+    async def test_what_ended_is_kept_in_bounded_numbers(
+        self, catalog: Catalog, project: str, monkeypatch: pytest.MonkeyPatch, clock: HeldClock
+    ) -> None:
+        """A client that makes and revokes keys all day does not fill the database."""
+        monkeypatch.setattr(accounts, "ENDED_KEPT", 3)
+        monkeypatch.setattr(accounts, "FORMER_KEPT", 2)
+        for n in range(8):
+            key = await catalog.add_key(project, f"secret-{n}")
+            for again in range(4):
+                clock.now_s += 1
+                await catalog.rotate_key(key.key_id, f"secret-{n}-{again}")
+            await catalog.revoke_key(key.key_id)
+        left = await catalog.keys(project)
+        assert len(left) == 4
+        for secret in ("secret-7-3", "secret-7-2", "secret-7-1"):
+            with pytest.raises(AlreadyExists):
+                await catalog.add_key(project, secret)
+        await catalog.add_key(project, "secret-7-0")
+
+    async def test_another_process_knows_of_a_change_within_seconds(
+        self, url: str, catalog: Catalog, project: str, clock: HeldClock
+    ) -> None:
+        there = Catalog.open(url, clock)
+        callers = Callers(there, clock)
+        key = await catalog.add_key(project, "my-secret")
+        assert (await callers.prove("my-secret")).role is KeyRole.ADMIN
+        await catalog.change_key(key.key_id, KeyChange(role=KeyRole.READ_ONLY))
+        clock.now_s += LIFETIMES.fresh_s
+        assert (await callers.prove("my-secret")).role is KeyRole.READ_ONLY
+        await catalog.rotate_key(key.key_id, "my-new-secret")
+        assert (await callers.prove("my-new-secret")).key_id == key.key_id
+        clock.now_s += LIFETIMES.fresh_s
+        with pytest.raises(Unauthenticated):
+            await callers.prove("my-secret")
+        await catalog.revoke_key(key.key_id)
+        clock.now_s += LIFETIMES.fresh_s
+        with pytest.raises(Unauthenticated):
+            await callers.prove("my-new-secret")
+        await there.close()
 
     async def test_only_so_many_keys_are_valid_at_a_time(
         self, catalog: Catalog, project: str
