@@ -44,10 +44,12 @@ class Embedder(Protocol):
     @property
     def model(self) -> EmbeddingModel: ...
 
-    async def embed(self, texts: Sequence[str], input_type: InputType) -> Embedded:
-        """At least one text. `InvalidRequest`: the model refuses a text. `Unavailable`: try again,
-        `Overloaded` among them. `FailedPrecondition`: the embedder is set up wrongly, and no
-        repeating helps.
+    async def embed(
+        self, texts: Sequence[str], input_type: InputType, *, project: str, namespace: str = ""
+    ) -> Embedded:
+        """At least one text, for a namespace of a project: those have fair turns at the model.
+        `InvalidRequest`: the model refuses a text. `Unavailable`, `Overloaded` among them: try
+        again. `FailedPrecondition`: the embedder is set up wrongly, and no repeating helps.
         """
 
     async def close(self) -> None: ...

@@ -43,7 +43,11 @@ class Tenants:
     async def writes(
         self, index: IndexInfo, namespace: str, operations: Sequence[Operation], body_bytes: int
     ) -> None:
-        records = sum(map(records_of, operations))
+        await self.writes_records(index, namespace, sum(map(records_of, operations)), body_bytes)
+
+    async def writes_records(
+        self, index: IndexInfo, namespace: str, records: int, body_bytes: int
+    ) -> None:
         self._rates.admit_write(index, namespace, body_bytes, records)
         await self._take(index, namespace)
 

@@ -16,6 +16,7 @@ ASCII = "^[\\x01-\\x7f]*$"
 ID: JsonSchema = {"minLength": 1, "maxLength": limits.ID_CHARS_MAX, "pattern": ASCII}
 IDS: JsonSchema = {"minItems": 1, "maxItems": limits.DELETE_IDS_MAX}
 NAMESPACE: JsonSchema = {"maxLength": limits.NAMESPACE_CHARS_MAX, "pattern": ASCII}
+PREFIX: JsonSchema = {"maxLength": limits.ID_CHARS_MAX, "pattern": ASCII}
 TOP_K: JsonSchema = {"minimum": 1, "maximum": limits.TOP_K_MAX}
 INDEX_NAME: JsonSchema = {
     "minLength": 1,

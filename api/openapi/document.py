@@ -159,7 +159,11 @@ def _path_parameters(path: str) -> Iterator[dict[str, Any]]:
             "in": "path",
             "required": True,
             "description": parameters.PATH[before],
-            "schema": {"type": "string", "minLength": 1},
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                **parameters.PATH_BOUNDS.get(before, {}),
+            },
         }
 
 

@@ -1,5 +1,6 @@
 """Headers and query parameters that several operations share."""
 
+from api.openapi import bounds
 from api.openapi.operation import Parameter
 from api.vectors import headers
 from core.limits import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
@@ -39,8 +40,12 @@ EXPLAIN = Parameter(
     place="header",
 )
 
-NAMESPACE = Parameter("namespace", "Empty or absent: the default namespace.")
-PREFIX = Parameter("prefix", "Only what begins so.")
+NAMESPACE = Parameter(
+    "namespace",
+    "Empty or absent: the default namespace.",
+    {"type": "string", **bounds.NAMESPACE},
+)
+PREFIX = Parameter("prefix", "Only what begins so.", {"type": "string", **bounds.PREFIX})
 LIMIT = Parameter(
     "limit",
     "Entries of a page.",
@@ -92,3 +97,4 @@ PATH = {
     "jobs": "The id of the restore job.",
     "schedules": "The id of the schedule.",
 }
+PATH_BOUNDS = {"namespaces": bounds.NAMESPACE}

@@ -43,7 +43,7 @@ class InferenceRoutes:
         return routes
 
     async def embed(self, request: Request) -> Response:
-        await self._gate.reader(request)
+        caller = await self._gate.reader(request)
         body = decode(await request.body(), EmbedBody)
         if not 1 <= len(body.inputs) <= EMBED_INPUTS_MAX:
             raise InvalidRequest(
@@ -53,7 +53,8 @@ class InferenceRoutes:
             raise InvalidRequest("Every input needs a text.")
         kind = _input_type((body.parameters or {}).get("input_type"))
         embedder = self._embedders.named(body.model)
-        embedded = await embedder.embed([one.text for one in body.inputs], kind)
+        texts = [one.text for one in body.inputs]
+        embedded = await embedder.embed(texts, kind, project=caller.project_id)
         return _json(_shown(body.model, embedded))
 
     async def rerank(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 Searching by vector or id works on every index; texts need one with integrated embedding.
 """
 
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 from fastapi import APIRouter
@@ -55,12 +56,19 @@ class RecordRoutes:
         namespace = _namespace(request, b"/upsert")
         call, body = await self._calls.to_write(request)
         embed, embedder = self._embedding(call)
-        records, _ = await judged(
-            len(body), lambda: parse_records(body, embed.text_field), lambda parsed: parsed
+
+        async def embedded(records: Sequence[TextRecord]) -> UpsertBody:
+            made = await embedder.embed(
+                [record.text for record in records],
+                embed.passage_type,
+                project=call.index.project_id,
+                namespace=namespace,
+            )
+            return _upsert(namespace, records, made)
+
+        done = await self._plane.upsert_made(
+            call, namespace, lambda: parse_records(body, embed.text_field), embedded
         )
-        texts = [record.text for record in records]
-        embedded = await embedder.embed(texts, embed.passage_type)
-        done = await self._plane.upsert(call, lambda: _upsert(namespace, records, embedded))
         return Response(status_code=201, headers=headers.written(done.lsn))
 
     async def search(self, request: Request) -> Response:
@@ -79,7 +87,12 @@ class RecordRoutes:
         asked: Embedded | None = None
         if body.query.inputs is not None:
             embed, embedder = self._embedding(call)
-            asked = await embedder.embed([body.query.inputs.text], embed.query_type)
+            asked = await embedder.embed(
+                [body.query.inputs.text],
+                embed.query_type,
+                project=call.index.project_id,
+                namespace=namespace,
+            )
         vector = None if asked is None else asked.vectors[0].tolist()
         query = vector_query(body.query, namespace, vector)
         found = await self._plane.query(
@@ -115,7 +128,7 @@ class RecordRoutes:
             ) from error
 
 
-def _upsert(namespace: str, records: list[TextRecord], embedded: Embedded) -> UpsertBody:
+def _upsert(namespace: str, records: Sequence[TextRecord], embedded: Embedded) -> UpsertBody:
     return UpsertBody(
         vectors=[
             VectorBody(id=record.id, values=row.astype("<f4").tobytes(), metadata=record.metadata)

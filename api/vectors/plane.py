@@ -5,7 +5,7 @@ the event loop. Namespaces are canonical from here on.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -162,6 +162,26 @@ class DataPlane:
         await self._namespaces.admit(call.index, namespace)
         lsn = await self._write(call, namespace, operation)
         return Upserted(lsn, len(body.vectors))
+
+    async def upsert_made(
+        self,
+        call: Call,
+        namespace: str,
+        given: Callable[[], Sequence[B]],
+        make: Callable[[Sequence[B]], Awaitable[UpsertBody]],
+    ) -> Upserted:
+        """As `upsert`, of records that `make` makes of what is `given`, one of each, at a cost: so
+        the caller's rate is asked before.
+        """
+        name = checked_namespace(namespace)
+        raw, count = await self._judged(call, given, len)
+        await self._tenants.writes_records(call.index, name, count, call.body_bytes)
+        made = await make(raw)
+        _, operation = await judged(
+            call.body_bytes, lambda: made, lambda b: validate.upsert(b.vectors, call.index)
+        )
+        lsn = await self._writes.write(call.index, name, (operation,), request_id=call.request_id)
+        return Upserted(lsn, count)
 
     async def query(
         self,

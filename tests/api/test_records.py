@@ -29,14 +29,18 @@ TEXTS = {
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
-    embedders = tmp_path / "embedders.toml"
-    embedders.write_text(
+    async with running_gateway(tmp_path, embedders=write_models(tmp_path)) as running:
+        yield running
+
+
+def write_models(folder: Path) -> Path:
+    path = folder / "embedders.toml"
+    path.write_text(
         f'[{MODEL}]\nlocal = "tests.fixtures.embedder:make"\ndimension = {DIMENSION}\n'
         f'["other/tiny"]\nlocal = "tests.fixtures.embedder:make"\ndimension = 3\n'
         'options = { dimension = 3 }\nmetric = "dotproduct"\n'
     )
-    async with running_gateway(tmp_path, embedders=embedders) as running:
-        yield running
+    return path
 
 
 def for_model(name: str = "texts", **embed: Any) -> dict[str, Any]:
@@ -334,6 +338,21 @@ async def test_a_model_that_was_taken_away_is_the_operators_to_mend(tmp_path: Pa
         refused = await Texts(running, host).upsert(lines(GOOD))
         assert refused.status_code == 412
         assert "no model 'words': it has another" in refused.json()["message"]
+
+
+async def test_who_writes_too_much_costs_the_model_nothing(tmp_path: Path) -> None:
+    """The rate is asked before the texts are embedded."""
+    embedders = write_models(tmp_path)
+    rates: dict[str, Any] = {"rate_project_write_records": 1, "rate_burst_s": 96}
+    async with running_gateway(tmp_path, embedders=embedders, **rates) as running:
+        made = await running.ask("POST", "/indexes/create-for-model", json=for_model())
+        texts = Texts(running, made.json()["host"])
+        many = lines(*({"_id": str(n), "body": "snow"} for n in range(96)))
+        assert (await texts.upsert(many)).status_code == 201
+        refused = await texts.upsert(many)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert running.metrics.text().count(b'firndb_embed_texts_total{model="words"} 96.0') == 1
 
 
 async def test_the_documents_api_says_that_it_is_not_there(vectors: Texts) -> None:

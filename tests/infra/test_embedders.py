@@ -25,6 +25,7 @@ from core.errors import (
 )
 from core.metric import Metric
 from infra.embedding.embedders import Embedders
+from infra.embedding.slots import FairSlots
 from infra.telemetry import Metrics
 from tests.fixtures.embedder import DIMENSION, KEY, Handler, embed
 
@@ -82,7 +83,7 @@ def table(server: str, **more: Any) -> str:
 
 async def asked_once(embedders: Embedders, texts: list[str]) -> np.ndarray[Any, Any]:
     try:
-        return (await embedders.named("words").embed(texts, PASSAGE)).vectors
+        return (await embedders.named("words").embed(texts, PASSAGE, project="p")).vectors
     finally:
         await embedders.close()
 
@@ -94,7 +95,7 @@ async def test_a_model_over_http_gives_its_vectors_in_the_order_of_the_texts(
     path = "/embed" if api == "pinecone" else "/v1/embeddings"
     embedders = opened(table(server[0], url=server[0] + path, api=api, batch=2, concurrency=2))
     texts = [f"word{n} and more" for n in range(5)]
-    embedded = await embedders.named("words").embed(texts, PASSAGE)
+    embedded = await embedders.named("words").embed(texts, PASSAGE, project="p")
     assert embedded.vectors.dtype == np.float32
     np.testing.assert_array_equal(embedded.vectors, embed(texts))
     assert embedded.tokens == 35
@@ -108,12 +109,12 @@ async def test_a_model_in_the_process(opened: Callable[[str], Embedders]) -> Non
         'metric = "dotproduct"\n[words.options]\ndimension = 16'
     )
     texts = ["one two", "three", "four", "five five five"]
-    embedded = await embedders.named("words").embed(texts, InputType.QUERY)
+    embedded = await embedders.named("words").embed(texts, InputType.QUERY, project="p")
     np.testing.assert_array_equal(embedded.vectors, embed(texts, 16))
     assert embedded.tokens == 7
     assert [m.metric for m in embedders.models] == [Metric.DOTPRODUCT]
     with pytest.raises(InvalidRequest, match="unspeakable"):
-        await embedders.named("words").embed(["an unspeakable word"], PASSAGE)
+        await embedders.named("words").embed(["an unspeakable word"], PASSAGE, project="p")
     await embedders.close()
 
 
@@ -124,10 +125,10 @@ async def test_a_prefix_goes_before_each_text(opened: Callable[[str], Embedders]
     )
     words = embedders.named("words")
     np.testing.assert_array_equal(
-        (await words.embed(["ice"], InputType.QUERY)).vectors, embed(["query: ice"])
+        (await words.embed(["ice"], InputType.QUERY, project="p")).vectors, embed(["query: ice"])
     )
     np.testing.assert_array_equal(
-        (await words.embed(["ice"], PASSAGE)).vectors, embed(["passage: ice"])
+        (await words.embed(["ice"], PASSAGE, project="p")).vectors, embed(["passage: ice"])
     )
     await embedders.close()
 
@@ -210,21 +211,23 @@ async def test_time_and_requests_are_bounded(
     opened: Callable[[str], Embedders],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("infra.embedding.bounded.REQUESTS_MAX", 2)
+    monkeypatch.setattr("infra.embedding.bounded.PROJECT_REQUESTS_MAX", 2)
     held = threading.Event()
     server[1].script += [lambda handler: handler.answer(503, b"", late=str(held.wait(30)))] * 9
     embedders = opened(table(server[0], timeout_s=0.2))
     words: Embedder = embedders.named("words")
-    waiting = [asyncio.create_task(words.embed(["ice"], PASSAGE)) for _ in range(2)]
+    waiting = [asyncio.create_task(words.embed(["ice"], PASSAGE, project="p")) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match="2 requests wait for the model words"):
-        await words.embed(["ice"], PASSAGE)
+    with pytest.raises(Overloaded, match="2 requests of this project wait for the model words"):
+        await words.embed(["ice"], PASSAGE, project="p")
     for one in waiting:
         with pytest.raises(DeadlineExceeded, match=r"did not embed 1 texts in 0\.2 s"):
             await one
     held.set()
     server[1].script.clear()
-    np.testing.assert_array_equal((await words.embed(["ice"], PASSAGE)).vectors, embed(["ice"]))
+    np.testing.assert_array_equal(
+        (await words.embed(["ice"], PASSAGE, project="p")).vectors, embed(["ice"])
+    )
     await embedders.close()
 
 
@@ -269,3 +272,41 @@ def test_a_wrong_file_is_told_at_the_start(
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         Embedders.open(tmp_path / "none.toml", Metrics())
+
+
+async def test_projects_have_a_busy_model_in_turn() -> None:
+    """A flood of one project, and of one of its namespaces, leaves their turns to the others."""
+    slots, order = FairSlots(1), list[str]()
+
+    async def work(project: str, namespace: str) -> None:
+        async with slots.slot(project, namespace):
+            order.append(project + namespace)
+            await asyncio.sleep(0)
+
+    wanted = [("a", "1")] * 4 + [("a", "2")] * 2 + [("b", "1")] * 2
+    tasks = [asyncio.create_task(work(*tenant)) for tenant in wanted]
+    await asyncio.gather(*tasks)
+    assert order == ["a1", "a1", "b1", "a2", "b1", "a1", "a2", "a1"]
+
+
+async def test_who_gives_up_holds_nobody_up() -> None:
+    slots = FairSlots(1)
+    async with slots.slot("a", ""):
+        waiting = [asyncio.create_task(_once(slots, project)) for project in "aabb"]
+        await asyncio.sleep(0)
+        for task in waiting[:3]:
+            task.cancel()
+    await waiting[3]
+    # Called and cancelled at the same time: its slot goes on to the next.
+    async with slots.slot("a", ""):
+        called, following = (asyncio.create_task(_once(slots, p)) for p in "ab")
+        await asyncio.sleep(0)
+    called.cancel()
+    await following
+    async with asyncio.timeout(5), slots.slot("a", ""):
+        assert called.cancelled()
+
+
+async def _once(slots: FairSlots, project: str) -> None:
+    async with slots.slot(project, ""):
+        pass

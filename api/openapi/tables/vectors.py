@@ -1,5 +1,6 @@
 """Operations of the data plane on records."""
 
+from api.openapi import bounds
 from api.openapi import parameters as p
 from api.openapi.answers.shape import Empty
 from api.openapi.answers.vectors import (
@@ -62,7 +63,7 @@ OPERATIONS = (
                 "Once for each id.",
                 {
                     "type": "array",
-                    "items": {"type": "string"},
+                    "items": {"type": "string", **bounds.ID},
                     "minItems": 1,
                     "maxItems": FETCH_IDS_MAX,
                 },
