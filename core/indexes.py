@@ -68,5 +68,10 @@ def staging_namespace(import_id: str, number: int) -> str:
     return f"{_STAGING}{import_id}/{number}"
 
 
+def shown_name(namespace: str) -> str:
+    """For people: of what an import builds, not the name that nobody can type."""
+    return f"({namespace[1:]})" if is_staging(namespace) else namespace
+
+
 def is_staging(namespace: str) -> bool:
     return namespace.startswith(_STAGING)

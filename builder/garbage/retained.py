@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from builder.parts import BuilderParts
 from core.errors import Unavailable
 from core.log import NO_LSN
-from core.operations import NamespaceWrite, UpdateById, Upsert
+from core.operations import Attach, NamespaceWrite, UpdateById, Upsert
 from core.partition import partition_of, wal_key
 from ingest.admit import Admitted, admit
 
@@ -16,7 +16,8 @@ READ_BYTES = 8 << 20
 @dataclass(frozen=True, slots=True)
 class Retained:
     """Log records from `log_start` on that are of the namespace and, where ids were asked for,
-    write one of them. first_lsn, last_lsn: NO_LSN for none; with the times of those records.
+    write one of them, or attach what may hold one. first_lsn, last_lsn: NO_LSN for none; with the
+    times of those records.
     """
 
     partition: int
@@ -71,4 +72,6 @@ def _writes(write: NamespaceWrite, ids: frozenset[str]) -> bool:
             return True
         if isinstance(operation, UpdateById) and operation.id in ids:
             return True
+        if isinstance(operation, Attach):
+            return True  # what it brought may hold one, and stays for as long as the entry counts
     return False

@@ -17,11 +17,9 @@ from storage.file_cache import FileCache
 
 @asynccontextmanager
 async def running_backups(
-    parts: Parts, cache: FileCache, writer: LogWriter, *, sole: bool
+    parts: Parts, cache: FileCache, writer: LogWriter
 ) -> AsyncIterator[BackupRunner]:
-    """Until the block ends. `sole`: no other process has this catalog, so whoever had a job before
-    is dead.
-    """
+    """Until the block ends."""
     database, quotas, clock = parts.catalog.database, parts.catalog.quotas, parts.clock
     stores = JobStores(
         backups=Backups(database, quotas, clock),
@@ -29,8 +27,6 @@ async def running_backups(
         schedules=Schedules(database, quotas, clock),
         leases=Leases(database, clock),
     )
-    if sole:
-        await stores.leases.clear()
     runner = BackupRunner(builder_parts(parts, cache), writer, stores)
     await runner.start()
     try:

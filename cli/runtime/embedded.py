@@ -67,7 +67,8 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
     """
     async with AsyncExitStack() as stack:
         parts = await stack.enter_async_context(open_parts(settings))
-        await Leases(parts.catalog.database, parts.clock).clear()  # the folder is ours alone
+        # The folder is ours alone: whoever had a job is dead.
+        await Leases(parts.catalog.database, parts.clock).clear()
         cache = await stack.enter_async_context(opened_cache(parts, "embedded"))
         builder, freshness = make_builder(parts, cache, bounds), make_freshness(parts, bounds)
         await builder.start()
@@ -95,9 +96,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
         engine = await stack.enter_async_context(open_engine(settings))
         parts = engine.parts
         embedders = Embedders.open(settings.embedders, parts.metrics)
-        jobs = await stack.enter_async_context(
-            running_backups(parts, engine.cache, engine.writer, sole=True)
-        )
+        jobs = await stack.enter_async_context(running_backups(parts, engine.cache, engine.writer))
         key = await ensure_key(parts)
         address = new_address(settings.url_at(settings.port), settings.tls_cert)
         gateway = Gateway(

@@ -14,7 +14,7 @@ from cli.runtime.consumers import builder_parts, builder_settings
 from cli.runtime.parts import Parts
 from cli.runtime.rebuilding import Tell, named_index, told_lines
 from core.errors import FailedPrecondition, InvalidRequest
-from core.indexes import IndexInfo, IndexState
+from core.indexes import IndexInfo, IndexState, shown_name
 from ingest.writer import LogWriter
 from storage.file_cache import FileCache
 from storage.prefixes import index_prefixes, namespace_prefixes
@@ -96,7 +96,7 @@ async def _collected(
 def _row(index: str, namespace: str, swept: Swept, note: str) -> Line:
     return {
         "index": index,
-        "namespace": namespace,
+        "namespace": shown_name(namespace),
         "objects": swept.objects,
         "bytes": swept.bytes,
         "manifests": swept.manifests,

@@ -74,7 +74,7 @@ async def serve_api(settings: Settings, stopped: Stopped) -> None:
         embedders = Embedders.open(settings.embedders, parts.metrics)
         stack.push_async_callback(embedders.close)
         key = await ensure_key(parts)
-        jobs = await stack.enter_async_context(running_backups(parts, cache, writer, sole=False))
+        jobs = await stack.enter_async_context(running_backups(parts, cache, writer))
         gateway = Gateway(
             GatewayParts(
                 settings=settings,

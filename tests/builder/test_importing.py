@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from builder.garbage.beside import Beside
+from builder.garbage.purge import Purge
 from builder.importing.importer import Importer, ImportParts
 from builder.importing.worker import ImportWorker
 from builder.policy import FlushLimits
@@ -339,6 +341,19 @@ async def test_nobody_sees_what_was_built_beside_and_a_rebuild_finds_it(tmp_path
             await builder.collect()
         left = [key for key in await place.staged(work) if "/deltas/" in key or "/clusters/" in key]
         assert left == [], "with the namespace go the files that it was made of"
+
+
+async def test_a_purge_does_not_say_less_than_there_is(tmp_path: Path) -> None:
+    """The files that were attached stay for a rebuild, and hold the record until then."""
+    async with running(tmp_path) as place:
+        place.put("a/0.parquet", 0, 50)
+        await place.run(await place.asked())
+        writer = place.parts.writer
+        beside = Beside(place.parts.builder, place.info, "a", TINY)
+        purged = await Purge(beside, writer, lambda *_: None).run(["r7"])
+        assert (purged.left, purged.holding) == ((), ())
+        assert purged.log.records == 1, "the entry by which it came"
+        assert await place.counts() == {"a": 49}
 
 
 async def test_of_a_deleted_index_nothing_is_imported_or_left(tmp_path: Path) -> None:
