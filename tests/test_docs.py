@@ -114,7 +114,7 @@ def test_links_resolve(page: Path) -> None:
 
 def test_the_readmes_snippet_is_the_one_that_the_server_prints() -> None:
     """`tests/e2e/test_startup.py` runs the printed one."""
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     printed = SNIPPET.format(key="...", url="http://127.0.0.1:8080")
     assert ast.dump(ast.parse(shown)) == ast.dump(ast.parse(printed))
 

@@ -65,7 +65,10 @@ def fresh_settings(kafka: Service, s3: Service, postgres: Service) -> dict[str, 
 
 @contextmanager
 def embedded(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Deployment]:
-    """`firndb serve` on a folder of its own, flushing often so that files are in play."""
+    """`firndb serve` on a folder of its own, flushing often so that files are in play.
+
+    With TLS in `environment`, SSL_CERT_FILE must name whom to trust.
+    """
     port = free_ports(1)[0]
     arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
     arguments += ["--index-ports", index_ports(), "--api-key", KEY]

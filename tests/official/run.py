@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, parse
 
-import trustme
-
+from tests.certificates import certified
 from tests.e2e.processes import ROOT, FirnProcess, clean_environment, free_ports, index_ports
 from tests.official import models
 
@@ -77,8 +76,8 @@ def copied(checkout: Path, folder: Path) -> Path:
 @contextmanager
 def served(folder: Path) -> Iterator[Mapping[str, str]]:
     """A FirnDB for the run; what to set so that the suite finds it and trusts it."""
-    trusted = tls_files(folder)
-    os.environ["SSL_CERT_FILE"] = trusted  # for the wait until it is ready
+    files = certified(folder)
+    os.environ["SSL_CERT_FILE"] = str(files.authority)  # for the wait until it is ready
     port = free_ports(1)[0]
     url = f"https://127.0.0.1:{port}"
     arguments = ["serve", "--data", str(folder / "data"), "--port", str(port)]
@@ -87,8 +86,8 @@ def served(folder: Path) -> Iterator[Mapping[str, str]]:
     embedders.write_text(models.configuration())
     with socket.create_server(("127.0.0.1", 0)) as silent:  # an S3 server that never answers
         settings = {
-            "FIRNDB_TLS_CERT": str(folder / "certificate.pem"),
-            "FIRNDB_TLS_KEY": str(folder / "key.pem"),
+            "FIRNDB_TLS_CERT": str(files.certificate),
+            "FIRNDB_TLS_KEY": str(files.key),
             "FIRNDB_EMBEDDERS": str(embedders),
             "FIRNDB_IMPORT_LOCATIONS": IMPORTED,
             "FIRNDB_S3_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
@@ -100,24 +99,13 @@ def served(folder: Path) -> Iterator[Mapping[str, str]]:
             yield {
                 "PINECONE_API_KEY": KEY,
                 "PINECONE_CONTROLLER_HOST": url,
-                "SSL_CERT_FILE": trusted,
+                "SSL_CERT_FILE": str(files.authority),
                 "PINECONE_IMPORT_S3_URI": IMPORTED,
                 "SMOKE_RUN_BACKUPS": "1",
                 "SMOKE_RUN_POD_SHIMS": "1",
             }
         finally:
             server.clean_up()
-
-
-def tls_files(folder: Path) -> str:
-    """Writes `certificate.pem` and `key.pem` for 127.0.0.1; the path of who vouches for it."""
-    authority = trustme.CA()
-    made = authority.issue_cert("127.0.0.1", "localhost")
-    made.private_key_pem.write_to_path(str(folder / "key.pem"))
-    for part in made.cert_chain_pems:
-        part.write_to_path(str(folder / "certificate.pem"), append=True)
-    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
-    return str(folder / "authority.pem")
 
 
 class Run:
