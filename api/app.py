@@ -92,7 +92,7 @@ class Gateway:
         self._settings = parts.settings
         self._living = LivingIndexes(parts.catalog, parts.settings)
         named = not parts.settings.port_per_index
-        clock, relays = SystemClock(), Relays((lambda: Authorities().feed) if named else None)
+        clock, relays = SystemClock(), Relays(Authorities if named else None)
         turns = Turns(parts.settings.requests_at_once, clock, parts.metrics)
         in_flight = InFlight(turns)
         # The server wraps the app, whose control plane opens index ports on the server.

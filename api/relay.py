@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,14 @@ class Origins:
         self._by_port.pop(port, None)
 
 
-Through = Callable[[bytes], bytes]
-"""What a connection's bytes from its client go through; `ValueError` ends the connection."""
+class Through(Protocol):
+    """What a connection's bytes from its client go through."""
+
+    behind: bool
+    """It has more to do with what it got: it is fed again, with nothing, in the next round."""
+
+    def feed(self, data: bytes) -> bytes:
+        """`ValueError` ends the connection."""
 
 
 class Relays:
@@ -96,33 +102,59 @@ class Relays:
 
 
 class _Side(asyncio.Protocol):
-    """One of a relay's two connections; `other` is None until the second one is made."""
+    """One of a relay's two connections; `transport` is None until it is made."""
 
     def __init__(self, made: Callable[[asyncio.Transport], None], lost: Callable[[], None]) -> None:
         self._made = made
         self._lost = lost
-        self.other: asyncio.Transport | None = None
+        self._held: set[str] = set()
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
         self.through: Through | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._made(cast(asyncio.Transport, transport))  # uvloop's are no subclasses of it
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
+        self._made(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.other is None:
+        other = None if self.other is None else self.other.transport
+        if other is None or other.is_closing():
+            return
+        if self.through is None:
+            other.write(data)
             return
         try:
-            self.other.write(data if self.through is None else self.through(data))
+            other.write(self.through.feed(data))
         except ValueError as error:
             log.info("a connection over HTTP/2 is ended: %s", error)
-            self.other.abort()
+            other.abort()
+            return
+        if self.through.behind:
+            self.hold("behind")
+            asyncio.get_running_loop().call_soon(self.data_received, b"")
+        else:
+            self.go_on("behind")
+
+    def hold(self, why: str) -> None:
+        """Read nothing until nobody has a reason any more."""
+        if not self._held and self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._held.add(why)
+
+    def go_on(self, why: str) -> None:
+        if why not in self._held:
+            return
+        self._held.remove(why)
+        if not self._held and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
-        if self.other is not None and not self.other.is_closing():
-            self.other.pause_reading()
+        if self.other is not None:
+            self.other.hold("full")
 
     def resume_writing(self) -> None:
-        if self.other is not None and not self.other.is_closing():
-            self.other.resume_reading()
+        if self.other is not None:
+            self.other.go_on("full")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost()
@@ -141,15 +173,16 @@ class _Relay:
         self._origins = origins
         self._ended = ended
         self.near_side = _Side(lambda _: None, self._near_lost)
+        self.near_side.transport = near
         self._far_side = _Side(self._far_made, self._far_lost)
-        self._far_side.other = near
+        self.near_side.other, self._far_side.other = self._far_side, self.near_side
         self._far_port = 0
         self._connecting: asyncio.Task[None] | None = None
         self._flushed: asyncio.TimerHandle | None = None
 
     def start(self, to: tuple[str, int], first: bytes) -> None:
         self._first = first
-        self._near.pause_reading()  # until there is somewhere to write it
+        self.near_side.hold("unconnected")
         self._near.set_protocol(self.near_side)
         self._near.set_write_buffer_limits(high=BUFFER_BYTES)
         self._connecting = asyncio.create_task(self._connect(to))
@@ -175,13 +208,13 @@ class _Relay:
         if self._near.is_closing():
             far.abort()
             return
-        self._far = self.near_side.other = far
+        self._far = far
         far.set_write_buffer_limits(high=BUFFER_BYTES)
         self._far_port = far.get_extra_info("sockname")[1]
         _address, port = self._near.get_extra_info("sockname")[:2]
         self._origins.add(self._far_port, Origin(port))
         self.near_side.data_received(self._first)
-        self._near.resume_reading()
+        self.near_side.go_on("unconnected")
 
     def _near_lost(self) -> None:
         if self._flushed is not None:

@@ -79,3 +79,10 @@ async def grpc_client(
 
 def vectors(count: int, dimension: int = 3) -> list[pb.Vector]:
     return [pb.Vector(id=f"v{n}", values=[1.0, float(n), 0.5][:dimension]) for n in range(count)]
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2."""
+    return (
+        len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    )

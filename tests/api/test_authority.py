@@ -7,19 +7,22 @@ from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.authority import END_HEADERS, HEAD_BYTES_MAX, PADDED, PRIORITY, Authorities, NotHttp2
+from api.authority import (
+    END_HEADERS,
+    HEAD_BYTES_MAX,
+    HEADS_AT_ONCE,
+    PADDED,
+    PRIORITY,
+    Authorities,
+    NotHttp2,
+)
 from api.relay import PREFACE
+from tests.api.grpc_client import frame
 
 Field = tuple[str, str]
 Frame = tuple[int, int, int, bytes]
 PING, DATA, HEADERS, CONTINUATION = 6, 0, 1, 9
 END_STREAM = 1
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return (
-        len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-    )
 
 
 def frames(data: bytes) -> Iterator[Frame]:
@@ -73,6 +76,7 @@ def test_every_call_on_a_connection_gets_its_own(
     while sent:
         size = cuts[turn % len(cuts)]
         out += through.feed(sent[:size])
+        assert not through.behind
         sent, turn = sent[size:], turn + 1
     assert out.startswith(PREFACE)
     decoder = Decoder()
@@ -123,6 +127,18 @@ def test_a_long_head_is_written_in_several_frames() -> None:
 def test_what_is_no_head_ends_the_connection(sent: bytes) -> None:
     with pytest.raises(NotHttp2):
         Authorities().feed(PREFACE + sent)
+
+
+def test_a_flood_of_heads_is_taken_in_slices() -> None:
+    encoder, calls = Encoder(), 3 * HEADS_AT_ONCE + 5
+    heads = [head(encoder, 2 * n + 1, call("a.example"), "plain") for n in range(calls)]
+    through = Authorities()
+    out = [through.feed(PREFACE + b"".join(heads))]
+    while through.behind:
+        out.append(through.feed(b""))
+    assert len(out) == 4
+    assert len(list(frames(out[0][len(PREFACE) :]))) == HEADS_AT_ONCE
+    assert len(list(frames(b"".join(out)[len(PREFACE) :]))) == calls
 
 
 @given(st.binary(max_size=200))

@@ -11,11 +11,12 @@ import grpc.aio
 import httpx
 import pytest
 import uvloop
+from hpack import Encoder
 
 from api import protocol, relay
 from api.grpc.generated import vector_service_pb2 as pb
 from tests.api.gateway import KEY, Running, running_gateway
-from tests.api.grpc_client import RawClient, grpc_client, vectors
+from tests.api.grpc_client import RawClient, frame, grpc_client, vectors
 
 SETTINGS_FRAME = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
@@ -154,6 +155,31 @@ async def test_a_flood_of_connections_is_bounded(
     await until(lambda: len(relays_of(gateway)) == 0)
     async with grpc_client(host) as raw:
         await raw.ask("DescribeIndexStats")
+
+
+@pytest.mark.parametrize("template", ["http://{host}:{port}", "http://{name}.example:{port}"])
+async def test_a_flood_of_calls_that_are_reset_at_once_passes(
+    tmp_path: Path, template: str
+) -> None:
+    """By port and by name; it ends, and then everybody is served."""
+    async with running_gateway(tmp_path, index_host=template) as gateway:
+        made = await gateway.create("movies")
+        host = made["host"] if "{port}" in template and "{name}" not in template else gateway.url
+        encoder, flood = Encoder(), bytearray(relay.PREFACE + SETTINGS_FRAME)
+        head = [(":method", "POST"), (":path", "/VectorService/Query"), (":scheme", "http")]
+        head += [(":authority", "movies.example"), ("content-type", "application/grpc")]
+        for stream in range(1, 10_001, 2):
+            block = encoder.encode([*head, ("api-key", KEY), ("te", "trailers")])
+            flood += frame(1, 4, stream, block) + frame(3, 0, stream, b"\0\0\0\x08")
+        _, writer = await asyncio.open_connection(*place(host))
+        writer.write(flood)
+        answer = await gateway.ask("GET", "/indexes")
+        assert answer.status_code == 200
+        async with grpc_client(host, ("grpc.default_authority", "movies.example")) as raw:
+            await raw.ask("DescribeIndexStats")
+        writer.transport.abort()
+        await until(lambda: len(relays_of(gateway)) == 0)
+        await until(lambda: gateway.gateway._grpc._edge._in_flight.count == 0)
 
 
 async def test_a_connection_that_the_relay_did_not_make_is_refused(
@@ -329,7 +355,21 @@ class _Flood(asyncio.Protocol):
         return before
 
 
-@pytest.mark.parametrize("towards", ["client", "server"])
+class _Through:
+    """Lets bytes pass in slices, each in a round of its own."""
+
+    def __init__(self) -> None:
+        self.behind = False
+        self._kept = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._kept += data
+        passed, self._kept = self._kept[:50_000], self._kept[50_000:]
+        self.behind = bool(self._kept)
+        return passed
+
+
+@pytest.mark.parametrize("towards", ["client", "server", "server in slices"])
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
 def test_a_peer_that_does_not_read_holds_back_the_one_that_sends(
     runner: Callable[[Coroutine[None, None, None]], None], towards: str
@@ -338,7 +378,8 @@ def test_a_peer_that_does_not_read_holds_back_the_one_that_sends(
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        server_side, client_side, relays = _Flood(), _Flood(), relay.Relays()
+        server_side, client_side = _Flood(), _Flood()
+        relays = relay.Relays(_Through if towards == "server in slices" else None)
         far = await loop.create_server(lambda: server_side, "127.0.0.1", 0)
         relays.to = far.sockets[0].getsockname()
 
@@ -351,7 +392,7 @@ def test_a_peer_that_does_not_read_holds_back_the_one_that_sends(
         await loop.create_connection(lambda: client_side, *address)
         await until(lambda: hasattr(server_side, "transport"))
         sender, peer = server_side, client_side
-        if towards == "server":
+        if towards != "client":
             sender, peer = peer, sender
         peer.transport.pause_reading()
         sending = asyncio.create_task(sender.send())
