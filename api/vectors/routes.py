@@ -130,8 +130,9 @@ class VectorRoutes:
             "totalVectorCount": found.total,
             "metric": call.index.metric.value,
             "vectorType": call.index.vector_type.value,
-            "memoryFullness": 0.0,
-            "storageFullness": 0.0,
+            # clients read the one or the other
+            **dict.fromkeys(("memoryFullness", "memory_fullness"), 0.0),
+            **dict.fromkeys(("storageFullness", "storage_fullness"), 0.0),
         }
         if call.index.dimension is not None:
             answer["dimension"] = call.index.dimension

@@ -196,6 +196,7 @@ async def test_stats_count_every_namespace(index: Index) -> None:
         }
         assert (stats["totalVectorCount"], stats["dimension"]) == (3, 3)
         assert (stats["metric"], stats["vectorType"]) == ("cosine", "dense")
+        assert stats["memoryFullness"] == stats["memory_fullness"] == 0
     filtered = await index.post("/describe_index_stats", {"filter": {"kind": "x"}})
     assert refused(filtered)[0] == 400
 

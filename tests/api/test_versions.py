@@ -64,6 +64,12 @@ async def test_each_version_gets_its_own_shapes(
         assert not shown.keys() & (CLASSIC_FIELDS if typed else TYPED_FIELDS)
         assert shown["host"].startswith("http://")
 
+    backup = await ask("POST", "/indexes/one/backups", 201, json={"name": "saved"})
+    backups = (await ask("GET", "/backups", 200))["data"]
+    for shown in (backup, await ask("GET", f"/backups/{backup['backup_id']}", 200), *backups):
+        assert ("schema" in shown) == typed
+        assert ("dimension" in shown) == ("metric" in shown) == (not typed)
+
     host = made["host"]
     vectors = [{"id": "a", "values": [1, 2], "metadata": {"x": 1}}]
     assert await ask("POST", "/vectors/upsert", 200, host=host, json={"vectors": vectors})

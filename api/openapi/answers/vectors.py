@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, field
 
 from api.openapi.answers.shape import AnswerShape, Pagination
 from core.indexes import VectorType
@@ -94,7 +94,7 @@ class CountedNamespace(AnswerShape, rename="camel"):
 
 
 class StatsAnswer(AnswerShape, kw_only=True, rename="camel"):
-    """Exact counts. `dimension` is there in dense indexes."""
+    """Exact counts. `dimension` is there in dense indexes; two fields have two spellings."""
 
     namespaces: dict[str, CountedNamespace]
     index_fullness: float
@@ -103,6 +103,8 @@ class StatsAnswer(AnswerShape, kw_only=True, rename="camel"):
     vector_type: VectorType
     memory_fullness: float
     storage_fullness: float
+    memory_fullness_: float = field(name="memory_fullness")
+    storage_fullness_: float = field(name="storage_fullness")
     dimension: int | UnsetType = UNSET
 
 
