@@ -31,6 +31,7 @@ NUMBER_BYTES_MAX = 32
 REST_BYTES_MAX = 1 << 20
 # JSON of this size takes about half a millisecond to decode; more goes to a thread.
 INLINE_BYTES_MAX = 64 << 10
+# Of what a server says.
 SHOWN_CHARS = 200
 
 
@@ -84,10 +85,9 @@ class HttpBatches:
             try:
                 answer = await self._send(body)
                 break
-            except Unavailable as error:
+            except Unavailable:
                 if not left:
                     raise
-                log.info("%s; trying again", error)
                 await asyncio.sleep(PAUSE_S * (TRIES - left) * random.uniform(0.5, 1.5))
         if len(answer) <= INLINE_BYTES_MAX:
             return self._read(answer)
@@ -109,17 +109,19 @@ class HttpBatches:
             async with self._client.stream("POST", self._url, content=body) as response:
                 answer = await self._bounded(response)
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise Unavailable(f"the model {self._name} cannot be reached: {reason}") from error
+            log.warning("the model %s cannot be reached at %s: %r", self._name, self._url, error)
+            raise Unavailable(f"the model {self._name} cannot be reached for now") from error
         status = response.status_code
         if status == 200:
             return answer
         said = answer[: SHOWN_CHARS * 4].decode(errors="replace")[:SHOWN_CHARS]
-        if status in TRY_AGAIN:
-            raise Unavailable(f"the model {self._name} answers {status} for now: {said}")
         if status in TEXT_REFUSED:
             raise InvalidRequest(f"The model {self._name} refuses a text ({status}): {said}")
-        raise self._set_up_wrongly(f"answers {status}: {said}")
+        # What is not about a text is the operator's to read.
+        log.warning("the model %s answers %d: %s", self._name, status, said)
+        if status in TRY_AGAIN:
+            raise Unavailable(f"the model {self._name} answers {status} for now")
+        raise self._set_up_wrongly(f"answers {status}")
 
     async def _bounded(self, response: httpx.Response) -> bytes:
         chunks: list[bytes] = []

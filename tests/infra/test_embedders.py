@@ -146,7 +146,7 @@ async def test_what_does_not_work_is_given_up(
     server: tuple[str, type[Scripted]], opened: Callable[[str], Embedders]
 ) -> None:
     server[1].script += [says(500, b"broken")] * 4
-    with pytest.raises(Unavailable, match="answers 500 for now: broken"):
+    with pytest.raises(Unavailable, match="answers 500 for now"):
         await asked_once(opened(table(server[0])), ["ice"])
     assert len(server[1].asked) == 3
 
@@ -173,7 +173,7 @@ ROW = [0.5] * DIMENSION
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (says(404, b"no such path"), "answers 404: no such path"),
+        (says(404, b"no such path"), "answers 404"),
         (says(401, b""), "answers 401"),
         (says(302, b"", location="http://127.0.0.1:1/elsewhere"), "answers 302"),
         (says(200, b"<html>"), "cannot be read"),
