@@ -162,64 +162,60 @@ async def test_a_typed_deployment_is_read_back_as_it_was_sent(gateway: Running) 
 LONG = "x" * 129
 
 
-@pytest.mark.parametrize(
-    ("spec", "status"),
-    [
-        ({"serverless": {"cloud": "", "region": "r"}}, 400),
-        ({"serverless": {"cloud": "c", "region": LONG}}, 400),
-        ({"serverless": {"cloud": "c\0", "region": "r"}}, 400),
-        ({"serverless": {"cloud": "c"}}, 422),
-        ({"serverless": {"cloud": 1, "region": "r"}}, 422),
-        ({"byoc": {"environment": LONG}}, 400),
-        ({"byoc": {}}, 422),
-        ({"pod": {"pod_type": "p1.x1"}}, 422),
-        ({"pod": {"environment": LONG}}, 400),
-        ({"pod": {"environment": "e", "pod_type": "p1.x3"}}, 400),
-        ({"pod": {"environment": "e", "replicas": 0}}, 400),
-        ({"pod": {"environment": "e", "shards": 1001}}, 400),
-        ({"pod": {"environment": "e", "replicas": 2, "pods": 3}}, 400),
-        ({"pod": {"environment": "e", "replicas": 1.5}}, 422),
-        ({"pod": {"environment": "e", "replicas": True}}, 422),
-        ({"pod": {"environment": "e", "metadata_config": {"indexed": "genre"}}}, 422),
-        ({"pod": {"environment": "e", "metadata_config": {"indexed": ["x" * 513]}}}, 400),
-        ({"pod": {"environment": "e", "metadata_config": {"indexed": ["f"] * 1001}}}, 400),
-        ({"byoc": {"environment": "e", "schema": {"fields": {"": {"filterable": True}}}}}, 400),
-        ({"byoc": {"environment": "e", "read_capacity": {"mode": "Sometimes"}}}, 422),
-        ({"byoc": {"environment": "e", "read_capacity": {"mode": "Dedicated"}}}, 422),
-        (
-            {
-                "byoc": {
-                    "environment": "e",
-                    "read_capacity": {"mode": "Dedicated", "dedicated": {"node_type": "b1"}},
-                }
-            },
-            422,
-        ),
-    ],
-)
-async def test_a_wrong_spec_is_refused_and_nothing_is_kept(
-    gateway: Running, spec: Any, status: int
-) -> None:
-    refused = await classic(gateway, spec, status)
-    assert len(refused["error"]["message"]) < 300
-    assert (await shown(gateway, CLASSIC))["status"] == 404
+WRONG_SPECS: list[tuple[Any, int]] = [
+    ({"serverless": {"cloud": "", "region": "r"}}, 400),
+    ({"serverless": {"cloud": "c", "region": LONG}}, 400),
+    ({"serverless": {"cloud": "c\0", "region": "r"}}, 400),
+    ({"serverless": {"cloud": "c"}}, 422),
+    ({"serverless": {"cloud": 1, "region": "r"}}, 422),
+    ({"byoc": {"environment": LONG}}, 400),
+    ({"byoc": {}}, 422),
+    ({"pod": {"pod_type": "p1.x1"}}, 422),
+    ({"pod": {"environment": LONG}}, 400),
+    ({"pod": {"environment": "e", "pod_type": "p1.x3"}}, 400),
+    ({"pod": {"environment": "e", "replicas": 0}}, 400),
+    ({"pod": {"environment": "e", "shards": 1001}}, 400),
+    ({"pod": {"environment": "e", "replicas": 2, "pods": 3}}, 400),
+    ({"pod": {"environment": "e", "replicas": 1.5}}, 422),
+    ({"pod": {"environment": "e", "replicas": True}}, 422),
+    ({"pod": {"environment": "e", "metadata_config": {"indexed": "genre"}}}, 422),
+    ({"pod": {"environment": "e", "metadata_config": {"indexed": ["x" * 513]}}}, 400),
+    ({"pod": {"environment": "e", "metadata_config": {"indexed": ["f"] * 1001}}}, 400),
+    ({"byoc": {"environment": "e", "schema": {"fields": {"": {"filterable": True}}}}}, 400),
+    ({"byoc": {"environment": "e", "read_capacity": {"mode": "Sometimes"}}}, 422),
+    ({"byoc": {"environment": "e", "read_capacity": {"mode": "Dedicated"}}}, 422),
+    (
+        {
+            "byoc": {
+                "environment": "e",
+                "read_capacity": {"mode": "Dedicated", "dedicated": {"node_type": "b1"}},
+            }
+        },
+        422,
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("deployment", "status"),
-    [
-        ({"cloud": "aws", "region": "r"}, 422),
-        ({"deployment_type": "cellar"}, 422),
-        ({**MANAGED, "region": LONG}, 400),
-        ({"deployment_type": "byoc", "environment": ""}, 400),
-        ({"deployment_type": "pod", "environment": "e", "replicas": 0}, 400),
-        ({"deployment_type": "pod", "environment": "e", "pod_type": "big"}, 400),
-    ],
-)
-async def test_a_wrong_deployment_is_refused(
-    gateway: Running, deployment: Any, status: int
-) -> None:
-    await typed(gateway, status, deployment=deployment)
+async def test_a_wrong_spec_is_refused_and_nothing_is_kept(gateway: Running) -> None:
+    for spec, status in WRONG_SPECS:
+        refused = await classic(gateway, spec, status)
+        assert len(refused["error"]["message"]) < 300
+        assert (await shown(gateway, CLASSIC))["status"] == 404
+
+
+WRONG_DEPLOYMENTS: list[tuple[Any, int]] = [
+    ({"cloud": "aws", "region": "r"}, 422),
+    ({"deployment_type": "cellar"}, 422),
+    ({**MANAGED, "region": LONG}, 400),
+    ({"deployment_type": "byoc", "environment": ""}, 400),
+    ({"deployment_type": "pod", "environment": "e", "replicas": 0}, 400),
+    ({"deployment_type": "pod", "environment": "e", "pod_type": "big"}, 400),
+]
+
+
+async def test_a_wrong_deployment_is_refused(gateway: Running) -> None:
+    for deployment, status in WRONG_DEPLOYMENTS:
+        await typed(gateway, status, deployment=deployment)
 
 
 async def test_pods_have_no_read_capacity(gateway: Running) -> None:

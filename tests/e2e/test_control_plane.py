@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from core.clock import new_uuid
+from infra.services.postgres import make_database
+from infra.services.service import Service
 from tests.e2e.commands import told
 from tests.e2e.deployments import Deployment, embedded
 from tests.e2e.test_official_clients import VERSIONS, run_suite
@@ -13,8 +16,13 @@ SUITE = Path(__file__).with_name("control_suite.py")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with embedded(tmp_path_factory.mktemp("control"), {"FIRNDB_MAX_INDEXES": "4"}) as deployment:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, postgres_service: Service
+) -> Iterator[Deployment]:
+    """With its catalog in PostgreSQL; `client_suite.py` has one in SQLite."""
+    catalog = make_database(postgres_service.settings["FIRNDB_CATALOG"], f"control_{new_uuid()}")
+    settings = {"FIRNDB_MAX_INDEXES": "4", "FIRNDB_CATALOG": catalog}
+    with embedded(tmp_path_factory.mktemp("control"), settings) as deployment:
         yield deployment
 
 
