@@ -15,16 +15,24 @@ from builder.importing.remains import remove
 from builder.importing.staging import Staging
 from builder.parts import BuilderParts
 from builder.settings import BuilderSettings
-from core.errors import AlreadyExists, FailedPrecondition, FirnError, InvalidRequest, NotFound
+from core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FirnError,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+)
 from core.indexes import IndexInfo, IndexState
 from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
+from infra.catalog.quotas import Quota
 from infra.imports.locations import ImportLocations
 from infra.imports.source import Source, open_source
 from ingest.parquet.reader import ParquetReader
 from ingest.writer import LogWriter
 
 # What the import itself, its files or its targets are to blame for; all else is tried again.
-_FINAL = (InvalidRequest, FailedPrecondition, NotFound, AlreadyExists)
+_FINAL = (InvalidRequest, FailedPrecondition, NotFound, AlreadyExists, QuotaExceeded)
 
 
 class Cancelled(Exception):
@@ -33,13 +41,16 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImportParts:
-    """scratch: a folder for copies of files. `writer` is for as long as this object is used."""
+    """namespaces: that an index may have. scratch: a folder for copies of files. `writer` is for as
+    long as this object is used.
+    """
 
     builder: BuilderParts
     settings: BuilderSettings
     writer: LogWriter
     imports: ImportStore
     locations: ImportLocations
+    namespaces: Quota
     scratch: Path
 
 
@@ -104,8 +115,7 @@ class Importer:
         reader = ParquetReader(info, abort=self._work.error_mode is ErrorMode.ABORT)
         try:
             planned = await self._planned(source)
-            for one in planned:
-                await self._check_empty(Place(info, one.name))
+            await self._check_targets(info, planned)
             limits = parts.settings.flush
             building = Building(source, reader, self._progress, self._note, limits)
             try:
@@ -147,12 +157,20 @@ class Importer:
             raise Cancelled
         return planned
 
-    async def _check_empty(self, target: Place) -> None:
-        manifest = await self._parts.builder.manifests.outline(*target.key)
-        if manifest is None or manifest.deleted:
-            return
-        if manifest.record_count or manifest.attached:
-            raise _not_empty(target.namespace)
+    async def _check_targets(self, info: IndexInfo, planned: list[NamespacePlan]) -> None:
+        """As far as it can be told before the work is done."""
+        builder, more = self._parts.builder, 0
+        for one in planned:
+            manifest = await builder.manifests.outline(info.index_id, one.name)
+            if manifest is None or manifest.deleted:
+                more += 1
+            elif manifest.record_count or manifest.attached:
+                raise _not_empty(one.name)
+        for partition in range(builder.partitions):
+            state = await builder.registry.newest(partition)
+            more += 0 if state is None else state.totals(info.index_id).namespaces
+        if more > self._parts.namespaces.most:
+            raise self._parts.namespaces.exceeded(f"index {info.name}")
 
     def _staging(self, info: IndexInfo, planned: NamespacePlan) -> Staging:
         parts = self._parts

@@ -28,6 +28,7 @@ async def importing(
             writer=writer,
             imports=ImportStore(database, parts.clock),
             locations=locations_of(settings),
+            namespaces=parts.catalog.quotas.namespaces,
             scratch=settings.cache_folder,
         ),
         Leases(database, parts.clock),

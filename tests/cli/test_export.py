@@ -117,6 +117,7 @@ async def imported(engine: Engine, info: IndexInfo, folder: Path) -> None:
             writer=writer,
             imports=store,
             locations=locations_of(parts.settings),
+            namespaces=parts.catalog.quotas.namespaces,
             scratch=folder,
         ),
         work,
