@@ -68,7 +68,7 @@ from infra.tls import ServerTls
 class GatewayParts:
     """What the gateway stands on. `not_ready`: what the process still waits for, None when it may
     get requests. `sole`: no other process serves this catalog (see `IndexServers`). `wake_jobs`:
-    tells whoever runs backups and restores that there is one more.
+    tells those who run backups and restores here that there is one more; None: nobody does.
     """
 
     settings: Settings
@@ -82,7 +82,7 @@ class GatewayParts:
     sole: bool
     embedders: Embedders = field(default_factory=Embedders)
     routers: Sequence[APIRouter] = ()
-    wake_jobs: Callable[[], None] = lambda: None
+    wake_jobs: Callable[[], None] | None = None
 
 
 class Gateway:
@@ -167,11 +167,11 @@ def build_app(
     settings, catalog = parts.settings, parts.catalog
     audit = AuditLog.of(catalog.database, settings)
     changes = Changes(gate, audit, SystemClock())
-    directory, wake = parts.directory, parts.wake_jobs
+    directory, wake = parts.directory, parts.wake_jobs or _nobody
     backups = Backups(catalog.database, catalog.quotas)
     restores = Restores(catalog.database)
     schedules = Schedules(catalog.database, catalog.quotas)
-    maker = IndexMaker(catalog, backups, restores, directory, servers, settings, wake)
+    maker = IndexMaker(catalog, backups, restores, directory, servers, settings, parts.wake_jobs)
     indexes = IndexRoutes(
         gate, changes, catalog, directory, living, servers, maker, parts.embedders
     )
@@ -198,6 +198,10 @@ def build_app(
         app.include_router(routes)
     add_error_answers(app)
     return Edge(app, parts.metrics, in_flight, bytes_max)
+
+
+def _nobody() -> None:
+    """Jobs are done by another process, which sees them when it looks."""
 
 
 def add_error_answers(app: FastAPI) -> None:

@@ -1,12 +1,13 @@
 """Making indexes: empty ones, and those that a job fills from a backup or a collection."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 from api.server import IndexServers
 from core.errors import InvalidRequest
 from core.indexes import IndexState
-from infra.catalog.backup_model import Backup
+from infra.catalog.backup_model import Backup, RestoreState
 from infra.catalog.backups import Backups
 from infra.catalog.catalog import Catalog
 from infra.catalog.directory import CatalogDirectory
@@ -14,9 +15,13 @@ from infra.catalog.model import SOURCE_COLLECTION, CatalogIndex, NewIndex
 from infra.catalog.restores import Restores
 from infra.settings import Settings
 
+# A small index is filled within this, and its client need not come again (in 5 s, as they do).
+PATIENCE_S = 1.5
+_LOOK_S = 0.05
+
 
 class IndexMaker:
-    """wake: tells whoever runs the jobs that there is a new one."""
+    """wake: tells those who run the jobs in this process that there is a new one; None: nobody."""
 
     def __init__(
         self,
@@ -26,7 +31,7 @@ class IndexMaker:
         directory: CatalogDirectory,
         servers: IndexServers,
         settings: Settings,
-        wake: Callable[[], None],
+        wake: Callable[[], None] | None,
     ) -> None:
         self._catalog = catalog
         self._backups = backups
@@ -51,7 +56,9 @@ class IndexMaker:
     async def fill(
         self, project_id: str, new: NewIndex, backup: Backup
     ) -> tuple[CatalogIndex, str]:
-        """The index, `INITIALIZING`, and the id of the job that fills it. Errors as `make`."""
+        """The index, `INITIALIZING` unless it takes moments only, and the id of the job that fills
+        it. Errors as `make`.
+        """
         job_id = self._restores.new_id()
         made = await self._catalog.create_index(
             project_id,
@@ -60,8 +67,19 @@ class IndexMaker:
             self._restores.beginning(job_id, backup.backup_id),
         )
         made = await self._served(made)
-        self._wake()
+        if self._wake is not None:
+            self._wake()
+            made = await self._soon_filled(made, job_id)
         return made, job_id
+
+    async def _soon_filled(self, made: CatalogIndex, job_id: str) -> CatalogIndex:
+        """The index as it is once its job has ended, or after `PATIENCE_S`."""
+        for _ in range(round(PATIENCE_S / _LOOK_S)):
+            await asyncio.sleep(_LOOK_S)
+            job = await self._restores.get(made.info.project_id, job_id)
+            if job.state is not RestoreState.PENDING:
+                return await self._catalog.index_by_id(made.info.index_id) or made
+        return made
 
     async def _served(self, made: CatalogIndex) -> CatalogIndex:
         made = await self._servers.created(made)

@@ -5,9 +5,10 @@ At stake: a restored index that lacks an acknowledged record, has one twice, or 
 the index or the backup that it was made from.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import httpx
 import pytest
 
 from tests.e2e.commands import told
-from tests.e2e.deployments import Deployment, distributed, embedded
+from tests.e2e.deployments import Deployment, distributed, embedded, roles
 from tests.e2e.ledger import DIMENSION, values
 from tests.e2e.processes import KEY
+from tests.e2e.test_official_clients import VERSIONS, run_suite
 
 # What nothing uses any more goes within seconds.
 IMPATIENT = {
@@ -232,6 +234,33 @@ def kill_in_a_job(
     return seen
 
 
+def job_of(control: Control, index: str) -> dict[str, Any] | None:
+    """The restore job that fills an index."""
+    jobs = control.ask("GET", "/restore-jobs")["data"]
+    return next((job for job in jobs if job["target_index_name"] == index), None)
+
+
+def killed_restore(
+    deployment: Deployment, control: Control, path: str, name: str, after_s: float
+) -> str:
+    """Its status before the kill, which comes while the client still waits for its answer."""
+
+    def begin() -> None:
+        with suppress(httpx.TransportError):
+            own.post(f"{path}/create-index", json={"name": name})
+
+    own = httpx.Client(base_url=deployment.url, headers={"Api-Key": KEY}, timeout=20)
+    own.get("/backups").raise_for_status()
+    asking = threading.Thread(target=begin)
+    asking.start()
+    time.sleep(after_s)
+    job = job_of(control, name)
+    deployment.process.kill()
+    asking.join()
+    own.close()
+    return "not there" if job is None else job["status"]
+
+
 def kills(tmp_path: Path, namespaces: int, delays: list[float]) -> int:
     """For each delay a kill while a backup is taken and one while it is restored, garbage collected
     in between; what comes out is exact. How many hit a job that was not done.
@@ -248,11 +277,14 @@ def kills(tmp_path: Path, namespaces: int, delays: list[float]) -> int:
             deployment.restart()
             assert control.until(path, "Ready")["namespace_count"] == len(before)
             name = f"again-{number}"
-            job = control.ask("POST", f"{path}/create-index", json={"name": name})
-            job_path = f"/restore-jobs/{job['restore_job_id']}"
-            hits += kill_in_a_job(deployment, control, job_path, delay)["status"] == "Pending"
+            hits += killed_restore(deployment, control, path, name, delay) == "Pending"
             told("gc", *data, environment=IMPATIENT)
             deployment.restart()
+            if job_of(control, name) is None:
+                control.ask("POST", f"{path}/create-index", json={"name": name})
+            job = job_of(control, name)
+            assert job is not None
+            job_path = f"/restore-jobs/{job['restore_job_id']}"
             control.until(job_path, "Completed")
             assert control.contents(control.host(name)) == before
             control.ask("DELETE", path)
@@ -268,10 +300,42 @@ def kills(tmp_path: Path, namespaces: int, delays: list[float]) -> int:
 
 @pytest.mark.timeout(300)
 def test_a_kill_in_the_middle_of_both_jobs(tmp_path: Path) -> None:
-    assert kills(tmp_path, 20, [0.15]) > 0
+    assert kills(tmp_path, 20, [0.1]) > 0
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_kills_at_many_moments(tmp_path: Path) -> None:
     assert kills(tmp_path, 60, [0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 2.5]) > 6
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_kill_of_the_api_role(tmp_path: Path, service_settings: Mapping[str, str]) -> None:
+    """On Kafka the next process waits until the lease of the dead one lapses."""
+    with roles(tmp_path, service_settings) as running, control_of(running.deployment) as control:
+        before = fill(control, control.create("films"), 20)
+        made = control.ask("POST", "/indexes/films/backups", json={})
+        time.sleep(0.3)
+        running.processes["api"].kill()
+        running.restart("api")
+        path = f"/backups/{made['backup_id']}"
+        assert control.until(path, "Ready")["namespace_count"] == len(before)
+        control.ask("DELETE", "/indexes/films")
+        job = control.ask("POST", f"{path}/create-index", json={"name": "again"})
+        running.processes["api"].kill()
+        running.restart("api")
+        control.until(f"/restore-jobs/{job['restore_job_id']}", "Completed")
+        assert control.contents(control.host("again")) == before
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_official_clients(server: Deployment, version: str) -> None:
+    run_suite(version, server, Path(__file__).with_name("client_backups.py"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with embedded(tmp_path_factory.mktemp("clients")) as deployment:
+        yield deployment
