@@ -36,6 +36,9 @@ class Origins:
     def __init__(self) -> None:
         self._by_port: dict[int, Origin] = {}
 
+    def __len__(self) -> int:
+        return len(self._by_port)
+
     def of(self, peer: str) -> Origin | None:
         """peer: as gRPC writes it, `ipv4:127.0.0.1:40000`. None: it did not come by the relay."""
         port = peer.rpartition(":")[2]

@@ -66,6 +66,9 @@ class GrpcEdge:
         self._seconds = metrics.latency(
             "firndb_grpc_request_seconds", "Time from a gRPC call's head to its answer", ("method",)
         )
+        metrics.gauge("firndb_grpc_connections", "Open connections over HTTP/2").set_function(
+            lambda: len(origins)
+        )
 
     def handler(self, method: Method) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """Reads the one message itself, as a handler of unary calls gets it before anything else

@@ -269,6 +269,16 @@ async def test_metadata_is_flat_as_over_rest(client: RawClient, value: object, g
     )
 
 
+async def test_texts_beyond_ascii_arrive_whole(client: RawClient) -> None:
+    code, text, _ = await client.refused("Fetch", ids=["snö❄"])
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert text == "Vector ID must be ASCII without NUL, but got 'snö❄'."
+    metadata = struct({"schnee": "❄" * 100, "ключ": ["ö", ""]})
+    await client.ask("Upsert", vectors=[pb.Vector(id="a", values=[1, 2, 3], metadata=metadata)])
+    fetched, _ = await client.ask("Fetch", ids=["a"])
+    assert fetched.vectors["a"].metadata == metadata
+
+
 @pytest.mark.parametrize("message", [b"\xff\xff\xff", b"\x0a\xff\x01", b"\x12\x02\xff\xfe"])
 async def test_what_is_no_message_is_refused(client: RawClient, message: bytes) -> None:
     code, text, _ = await client.refused("Upsert", message)
@@ -352,6 +362,7 @@ async def test_calls_are_counted(gateway: Running, client: RawClient) -> None:
     assert 'firndb_grpc_requests_total{code="OK",method="DescribeIndexStats"} 1.0' in text
     assert 'firndb_grpc_requests_total{code="INVALID_ARGUMENT",method="Query"} 1.0' in text
     assert 'firndb_grpc_request_seconds_count{method="Query"} 1.0' in text
+    assert "firndb_grpc_connections 1.0" in text
 
 
 async def test_an_index_is_found_by_its_name_in_the_authority(tmp_path: Path) -> None:
