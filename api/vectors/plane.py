@@ -4,6 +4,7 @@ Bodies arrive as functions that decode them, so that a big one is decoded and ju
 the event loop. Namespaces are canonical from here on.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -51,6 +52,9 @@ from query.model import (
 )
 
 log = logging.getLogger(__name__)
+
+# Clients give up after 20 or 30 s, and the update itself is still to be written.
+COUNT_S = 10.0
 
 B = TypeVar("B")
 R = TypeVar("R")
@@ -316,11 +320,14 @@ class DataPlane:
         return (await self._reads.count_matching(call.index, namespace, condition, strong)).count
 
     async def _count_if_possible(self, call: Call, namespace: str, condition: Filter) -> int | None:
-        """A write needs the log, and neither the freshness layer nor the store."""
+        """A write needs the log, and neither the freshness layer nor the store: where these are
+        away, slow or damaged, it does without the count.
+        """
         try:
-            return await self._count(call, namespace, condition)
-        except (Unavailable, CorruptData) as error:
-            log.warning("how many records an update by filter matches is not known: %s", error)
+            async with asyncio.timeout(COUNT_S):
+                return await self._count(call, namespace, condition)
+        except (Unavailable, CorruptData, TimeoutError) as error:
+            log.warning("how many records an update by filter matches is not known: %r", error)
             return None
 
     async def _deleted(self, call: Call, namespace: str, operation: Operation) -> Decided:

@@ -3,6 +3,7 @@
 It implements `api.ports`, so tests of the HTTP edge need no log, no store and no processes.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class MemoryIndex:
     fail_with: Exception | None = None
     fail_outcome_with: Unavailable | None = None
     fail_count_with: FirnError | None = None
+    count_hangs: bool = False
     last_options: ReadOptions = DEFAULT_READ
 
     async def write(
@@ -157,6 +159,8 @@ class MemoryIndex:
         self._read(options)
         if self.fail_count_with is not None:
             raise self.fail_count_with
+        if self.count_hangs:
+            await asyncio.Event().wait()
         found = self._matching(index, namespace, condition)
         return CountResult(len(found), self._freshness(), Cost())
 

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.vectors import plane
 from core.errors import CorruptData, DeadlineExceeded, Overloaded, Unavailable
 from query.model import Consistency
 from tests.api.gateway import CLASSIC, OTHER_KEY, READ_ONLY_KEY, READ_WRITE_KEY, SERVERLESS, Running
@@ -111,7 +112,7 @@ async def test_update_by_id_and_by_filter(index: Index) -> None:
 
 
 async def test_an_update_by_filter_that_cannot_be_counted_is_written_all_the_same(
-    index: Index,
+    index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await index.post("/vectors/upsert", {"vectors": [A]})
     by_filter = {"filter": {"kind": "x"}, "setMetadata": {"seen": True}}
@@ -120,6 +121,13 @@ async def test_an_update_by_filter_that_cannot_be_counted_is_written_all_the_sam
         answer = await index.post("/vectors/update", by_filter)
         assert (answer.status_code, answer.json()) == (200, {})
         assert answer.headers["x-firndb-outcome"] == "unknown"
+    index.gateway.memory.fail_count_with = None
+    index.gateway.memory.count_hangs = True
+    monkeypatch.setattr(plane, "COUNT_S", 0.01)
+    slow = await index.post("/vectors/update", by_filter)
+    assert (slow.status_code, slow.headers["x-firndb-outcome"]) == (200, "unknown")
+    index.gateway.memory.count_hangs = False
+    assert index.gateway.memory.lsn == 3
     fetched = (await index.get("/vectors/fetch", params={"ids": "a"})).json()["vectors"]
     assert fetched["a"]["metadata"]["seen"] is True
     index.gateway.memory.fail_count_with = DeadlineExceeded("freshness lags")
