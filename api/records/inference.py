@@ -11,6 +11,7 @@ from starlette.responses import Response
 from api.auth import Gate
 from api.control.body import decode
 from api.errors import NotSupported
+from api.path_names import NAME
 from api.records.bodies import TextInput
 from core.embedding import Embedded, EmbeddingModel, InputType
 from core.errors import InvalidRequest
@@ -39,7 +40,7 @@ class InferenceRoutes:
         routes.add_route("/embed", self.embed, methods=["POST"])
         routes.add_route("/rerank", self.rerank, methods=["POST"])
         routes.add_route("/models", self.list, methods=["GET"])
-        routes.add_route("/models/{name:path}", self.describe, methods=["GET"])
+        routes.add_route(f"/models/{NAME}", self.describe, methods=["GET"])
         return routes
 
     async def embed(self, request: Request) -> Response:

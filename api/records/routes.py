@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from api.control.embed import IndexEmbed, embed_of
 from api.errors import NotSupported
+from api.path_names import NAME
 from api.records.bodies import (
     ALL_FIELDS,
     SearchRecordsBody,
@@ -47,8 +48,8 @@ class RecordRoutes:
     def router(self) -> APIRouter:
         routes = APIRouter()
         # A name may hold an encoded slash, which the path parameter shows as a plain one.
-        routes.add_route("/records/namespaces/{name:path}/upsert", self.upsert, methods=["POST"])
-        routes.add_route("/records/namespaces/{name:path}/search", self.search, methods=["POST"])
+        routes.add_route(f"/records/namespaces/{NAME}/upsert", self.upsert, methods=["POST"])
+        routes.add_route(f"/records/namespaces/{NAME}/search", self.search, methods=["POST"])
         return routes
 
     async def upsert(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import NotSupported
+from api.path_names import NAME
 from api.vectors.calls import RestCalls
 
 METHODS = ("POST", "PUT", "PATCH")
@@ -22,7 +23,7 @@ class DocumentRoutes:
 
     def router(self) -> APIRouter:
         routes = APIRouter()
-        path = "/namespaces/{name:path}/documents/{operation:path}"
+        path = f"/namespaces/{NAME}/documents/{{operation:path}}"
         routes.add_route(path, self.refuse, methods=list(METHODS))
         return routes
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.path_names import NAME
 from api.vectors import answers, headers
 from api.vectors.bodies import in_json
 from api.vectors.calls import RestCalls
@@ -30,8 +31,8 @@ class NamespaceRoutes:
         routes.add_route("/namespaces", self.create, methods=["POST"])
         routes.add_route("/namespaces", self.list, methods=["GET"])
         # A name may hold an encoded slash, which the path parameter shows as a plain one.
-        routes.add_route("/namespaces/{name:path}", self.describe, methods=["GET"])
-        routes.add_route("/namespaces/{name:path}", self.delete, methods=["DELETE"])
+        routes.add_route(f"/namespaces/{NAME}", self.describe, methods=["GET"])
+        routes.add_route(f"/namespaces/{NAME}", self.delete, methods=["DELETE"])
         return routes
 
     async def create(self, request: Request) -> Response:
