@@ -1,0 +1,19 @@
+"""One served FirnDB for each file of fuzz tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.deployments import embedded
+from tests.fuzz.target import Target
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    folder: Path = tmp_path_factory.mktemp("fuzzed")
+    with embedded(folder, {"FIRNDB_CONSISTENCY_DEADLINE_S": "0.2"}) as deployment:
+        host = deployment.create_index("fuzz", 3, "cosine")
+        yield Target(deployment, host)
+    log = (folder / "firndb.log").read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 2000 :][:6000]
