@@ -19,7 +19,7 @@ def decode(body: bytes, shape: type[T]) -> T:
         raise Unprocessable(
             f"Failed to deserialize the JSON body into the target type: {error}"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"Failed to parse the request body as JSON: {error}") from None
 
 
