@@ -83,7 +83,7 @@ class World:
     def forget(self) -> None:
         """The next question of each kind reaches the catalog."""
         self.gateway.callers.forget()
-        self.gateway.gateway._living._by_name._answers.clear()
+        self.gateway.gateway._living._by_name.forget(lambda _: True)
 
     async def untouched(self) -> None:
         """The first project has all that it had."""
