@@ -5,8 +5,11 @@ Then they are attached one after the other, each by one entry of its own log: a 
 of its records or none.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from builder.branching.branches import Branches, Place
 from builder.importing.building import Building
@@ -31,8 +34,13 @@ from infra.imports.source import Source, open_source
 from ingest.parquet.reader import ParquetReader
 from ingest.writer import LogWriter
 
+T = TypeVar("T")
+
 # What the import itself, its files or its targets are to blame for; all else is tried again.
 _FINAL = (InvalidRequest, FailedPrecondition, NotFound, AlreadyExists, QuotaExceeded)
+
+# Namespaces that are looked at, or attached, at a time.
+_AT_ONCE = 16
 
 
 class Cancelled(Exception):
@@ -159,13 +167,17 @@ class Importer:
 
     async def _check_targets(self, info: IndexInfo, planned: list[NamespacePlan]) -> None:
         """As far as it can be told before the work is done."""
-        builder, more = self._parts.builder, 0
-        for one in planned:
+        builder = self._parts.builder
+
+        async def is_new(one: NamespacePlan) -> bool:
             manifest = await builder.manifests.outline(info.index_id, one.name)
             if manifest is None or manifest.deleted:
-                more += 1
-            elif manifest.record_count or manifest.attached:
+                return True
+            if manifest.record_count or manifest.attached:
                 raise _not_empty(one.name)
+            return False
+
+        more = sum(await _all_of(is_new, planned))
         for partition in range(builder.partitions):
             state = await builder.registry.newest(partition)
             more += 0 if state is None else state.totals(info.index_id).namespaces
@@ -177,15 +189,15 @@ class Importer:
         return Staging(parts.builder, parts.settings, info, self._work.import_id, planned)
 
     async def _attached(self, info: IndexInfo, planned: list[NamespacePlan]) -> int:
-        """All that can be; then `FailedPrecondition` if one could not."""
+        """All that can be; then `AlreadyExists` if one could not."""
         branches = Branches(self._parts.builder, self._parts.writer)
-        records = 0
         refused: list[str] = []
-        for one in planned:
+
+        async def attach(one: NamespacePlan) -> int:
             source, target = self._staging(info, one).place, Place(info, one.name)
             built = await self._parts.builder.manifests.outline(*source.key)
             if built is None or built.deleted or not built.record_count:
-                continue  # every row of it was left out
+                return 0  # every row of it was left out
             pins = await branches.pins(source, target)
             pin = pins[0] if pins else await branches.pin(source, target)
             manifest = await self._parts.builder.manifests.outline(*target.key)
@@ -195,16 +207,32 @@ class Importer:
                 except FailedPrecondition:
                     refused.append(one.name)
                     await branches.delete(pin)
-                    continue
-            records += built.record_count
+                    return 0
+            return built.record_count
+
+        records = sum(await _all_of(attach, planned))
         self._progress = replace(self._progress, records=records)
         if refused:
             done = len(planned) - len(refused)
-            raise FailedPrecondition(
+            raise AlreadyExists(
                 f"{_not_empty(', '.join(refused[:20]))} {done} of {len(planned)} namespaces were "
                 "imported."
             )
         return records
+
+
+async def _all_of(
+    work: Callable[[NamespacePlan], Awaitable[T]], planned: Sequence[NamespacePlan]
+) -> list[T]:
+    """Some at a time, in order; the first error, once nothing runs any more."""
+    done: list[T] = []
+    for start in range(0, len(planned), _AT_ONCE):
+        part = (work(one) for one in planned[start : start + _AT_ONCE])
+        for found in await asyncio.gather(*part, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+            done.append(found)
+    return done
 
 
 def _not_empty(names: str) -> FirnError:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from builder.importing.importer import Importer, ImportParts
 from core.clock import new_uuid
-from core.errors import FirnError, Unavailable
+from core.errors import Unavailable
 from infra.catalog.imports import Import, ImportState
 from infra.catalog.leases import Leases
 from infra.telemetry import Metrics
@@ -86,8 +86,8 @@ class ImportWorker:
         except Unavailable as error:
             logger.warning("import %s waits: %s", work.import_id, error)
             self._later(work)
-        except FirnError:
-            logger.exception("what import %s left behind stays for now", work.import_id)
+        except Exception:
+            logger.exception("import %s, or what it left behind, waits", work.import_id)
             self._later(work)
         finally:
             self._running.pop(work.import_id, None)
