@@ -111,9 +111,13 @@ class Jobs:
             await self._stores.restores.cancel(job.job_id)
             return
 
+        parts_done = job.parts_done
+
         async def work(patience: _Patience) -> None:
             async def told(progress: RestoreProgress) -> None:
+                nonlocal parts_done
                 patience.moved()
+                parts_done = progress.parts
                 await self._stores.restores.progress(
                     job.job_id, progress.parts, progress.namespaces, progress.total
                 )
@@ -123,7 +127,7 @@ class Jobs:
                 await self._stores.restores.cancel(job.job_id)
                 return
             restoring = Restoring(self._parts, self._branches, job.job_id, job.created_ms, target)
-            await restoring.run(job.backup_id, job.parts_done, told)
+            await restoring.run(job.backup_id, parts_done, told)
             await self._stores.restores.complete(job.job_id)
 
         async def fail(error: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import parquet_files, test_imports
 from tests.e2e.commands import told
 from tests.e2e.deployments import Deployment, distributed, embedded, roles
 from tests.e2e.ledger import DIMENSION, values
@@ -307,6 +308,30 @@ def test_a_kill_in_the_middle_of_both_jobs(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_kills_at_many_moments(tmp_path: Path) -> None:
     assert kills(tmp_path, 60, [0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 2.5]) > 6
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_an_index_of_imported_files(tmp_path: Path) -> None:
+    """Its files lie under none of its own prefixes, and stay as its backup does."""
+    (tmp_path / "parquet").mkdir()
+    files = test_imports.make_files(tmp_path / "parquet", 1000)
+    locations, put = test_imports.local(tmp_path)
+    settings = {**IMPATIENT, **locations}
+    data = ["--data", str(tmp_path / "data")]
+    with embedded(tmp_path, settings) as deployment, control_of(deployment) as control:
+        host = deployment.create_index("imported", parquet_files.DIMENSION)
+        started = control.ask("POST", f"{host}/bulk/imports", json={"uri": put(files)})
+        control.until(f"{host}/bulk/imports/{started['id']}", "Completed")
+        before = control.contents(host)
+        assert sum(map(len, before.values())) == 1010
+        backup = control.backed_up("imported")
+        control.ask("DELETE", "/indexes/imported")
+        for _ in range(2):
+            time.sleep(2)  # all of the grace time, and two rounds
+            told("gc", *data, environment=settings)
+        control.restored(backup["backup_id"], "again")
+        assert control.contents(control.host("again")) == before
 
 
 @pytest.mark.long
