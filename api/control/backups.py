@@ -24,6 +24,8 @@ from infra.catalog.restores import Restores
 
 NAME_CHARS_MAX = 128
 DESCRIPTION_CHARS_MAX = 1024
+# Why it failed: Pinecone's resources have no room for it.
+ERROR_HEADER = "x-firndb-error"
 # Of the source's spec: what it was made of itself, and capacity that may not be wanted twice.
 _NOT_COPIED = (SOURCE_BACKUP, SOURCE_COLLECTION, "read_capacity")
 
@@ -107,7 +109,7 @@ class BackupRoutes:
     async def describe(self, request: Request, backup_id: str) -> Response:
         caller = await self._gate.reader(request)
         found = await self._backups.get(caller.project_id, known_id(backup_id))
-        return json_response(shown_backup(found, request))
+        return with_error(json_response(shown_backup(found, request)), found.error)
 
     async def delete(self, request: Request, backup_id: str) -> Response:
         resource = f"backup/{backup_id}"
@@ -136,7 +138,14 @@ class BackupRoutes:
     async def describe_job(self, request: Request, job_id: str) -> Response:
         caller = await self._gate.reader(request)
         found = await self._restores.get(caller.project_id, known_id(job_id))
-        return json_response(shown_job(found))
+        return with_error(json_response(shown_job(found)), found.error)
+
+
+def with_error(response: Response, error: str | None) -> Response:
+    if error is not None:
+        text = " ".join(error.split())
+        response.headers[ERROR_HEADER] = text.encode("ascii", "backslashreplace").decode()
+    return response
 
 
 def known_id(text: str) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api.auth import Gate
 from api.control import rules
+from api.control.backups import with_error
 from api.control.body import decode, json_response
 from api.control.changes import Changes
 from core.errors import InvalidRequest
@@ -71,7 +72,7 @@ class CollectionRoutes:
     async def describe(self, request: Request, name: str) -> Response:
         caller = await self._gate.reader(request)
         found = await self._backups.collection(caller.project_id, rules.known_name(name))
-        return json_response(shown_collection(found))
+        return with_error(json_response(shown_collection(found)), found.error)
 
     async def delete(self, request: Request, name: str) -> Response:
         resource = f"collection/{name}"

@@ -1,5 +1,6 @@
 """Headers and query parameters that several operations share."""
 
+from api.control.backups import ERROR_HEADER
 from api.openapi import bounds
 from api.openapi.operation import Parameter
 from api.vectors import headers
@@ -79,6 +80,7 @@ ANSWER_HEADERS = {
     headers.OUTCOME: "unknown: the write stands, but what it met was not known in time.",
     "x-firndb-lsn": "Every write up to this LSN (inclusive) is in the file, and none above.",
     "x-firndb-records": "How many records the file will have.",
+    ERROR_HEADER: "Why it failed.",
     "retry-after": "Seconds to wait before the next try.",
 }
 

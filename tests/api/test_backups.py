@@ -166,13 +166,24 @@ async def test_an_index_that_could_not_be_filled_says_so(gateway: Running) -> No
     backup = await back_up(gateway)
     path = f"/backups/{backup.backup_id}/create-index"
     job_id = (await ask(gateway, "POST", path, json={"name": "again"}))["restore_job_id"]
-    await Restores(gateway.catalog.database).fail(job_id, "a part is gone")
+    await Restores(gateway.catalog.database).fail(job_id, "a part of 'ü'\nis gone")
+    job = await gateway.ask("GET", f"/restore-jobs/{job_id}")
+    assert job.headers["x-firndb-error"] == "a part of '\\xfc' is gone"
     index = await ask(gateway, "GET", "/indexes/again")
     assert index["status"] == {"ready": False, "state": "InitializationFailed"}
     told = await gateway.ask("POST", "/describe_index_stats", json={}, host=index["host"])
     assert told.status_code == 412, "repeating does not help"
     assert (await ask(gateway, "GET", f"/restore-jobs/{job_id}"))["status"] == "Failed"
     assert (await gateway.ask("DELETE", "/indexes/again")).status_code == 202
+
+
+async def test_a_failed_backup_says_why(gateway: Running) -> None:
+    await gateway.create()
+    made = await ask(gateway, "POST", "/indexes/movies/backups", json={})
+    await backups_of(gateway).failed(made["backup_id"], "the disk is full")
+    answer = await gateway.ask("GET", f"/backups/{made['backup_id']}")
+    assert answer.json()["status"] == "InitializationFailed"
+    assert answer.headers["x-firndb-error"] == "the disk is full"
 
 
 async def test_a_collection_and_an_index_from_it(gateway: Running) -> None:

@@ -1,6 +1,6 @@
 """Operations on backups, restore jobs and collections."""
 
-from api.control.backups import CreateBackup, CreateIndexFromBackup
+from api.control.backups import ERROR_HEADER, CreateBackup, CreateIndexFromBackup
 from api.control.collections import CreateCollection
 from api.control.pages import PAGE_MAX
 from api.openapi import parameters as p
@@ -72,7 +72,7 @@ OPERATIONS = (
         "Describe a backup",
         TAG,
         Access.READ,
-        {200: Answer("The backup", BACKUP)},
+        {200: Answer("The backup", BACKUP, (ERROR_HEADER,))},
     ),
     Operation(
         "DELETE",
@@ -113,7 +113,7 @@ OPERATIONS = (
         "Describe a restore job",
         TAG,
         Access.READ,
-        {200: Answer("The job", RestoreJobShown)},
+        {200: Answer("The job", RestoreJobShown, (ERROR_HEADER,))},
     ),
     Operation(
         "POST",
@@ -142,7 +142,7 @@ OPERATIONS = (
         "Describe a collection",
         TAG,
         Access.READ,
-        {200: Answer("The collection", CollectionShown)},
+        {200: Answer("The collection", CollectionShown, (ERROR_HEADER,))},
     ),
     Operation(
         "DELETE",
