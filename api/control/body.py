@@ -13,13 +13,23 @@ T = TypeVar("T")
 
 
 def decode(body: bytes, shape: type[T]) -> T:
+    """What could not be shown again is refused: numbers beyond 64 bits, and what is nested deeply.
+    Kept in one index, it would break every list of indexes.
+    """
     try:
-        return msgspec.json.decode(body, type=shape)
+        decoded = msgspec.json.decode(body, type=shape)
+        orjson.dumps(msgspec.to_builtins(decoded))
+        return decoded
     except msgspec.ValidationError as error:
         raise Unprocessable(
             f"Failed to deserialize the JSON body into the target type: {error}"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+        orjson.JSONEncodeError,
+    ) as error:
         raise InvalidRequest(f"Failed to parse the request body as JSON: {error}") from None
 
 

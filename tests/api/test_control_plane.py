@@ -256,3 +256,16 @@ async def test_only_an_admin_key_changes_indexes(gateway: Running, key: str) -> 
         assert error_code(refused) == (403, "FORBIDDEN")
         assert "role admin" in refused.json()["error"]["message"]
     assert (await gateway.ask("GET", "/indexes/movies")).status_code == 200
+
+
+async def test_what_could_not_be_shown_again_is_not_kept(gateway: Running) -> None:
+    """Numbers beyond 64 bits and deep nests: one index with them would break every list."""
+    for odd in ("1" + "0" * 30, "[" * 300 + "]" * 300, "[" * 100_000):
+        field = f'{{"_values":{{"type":"dense_vector","dimension":3,"note":{odd}}}}}'
+        body = f'{{"schema":{{"fields":{field}}}}}'.encode()
+        refused = await gateway.ask("POST", "/indexes", content=body, headers=NEWEST)
+        assert error_code(refused) == (400, "INVALID_ARGUMENT")
+        embed = f'{{"model":"m","inputs":[{{"text":"t"}}],"parameters":{{"a":{odd}}}}}'
+        asked = await gateway.ask("POST", "/embed", content=embed.encode())
+        assert error_code(asked) == (400, "INVALID_ARGUMENT")
+    assert (await gateway.ask("GET", "/indexes")).json() == {"indexes": []}
