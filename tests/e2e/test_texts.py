@@ -5,14 +5,14 @@ process of its own on the other side of HTTP.
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.deployments import Deployment, embedded
+from tests.e2e.deployments import Deployment, distributed, embedded
 from tests.e2e.processes import KEY, ROOT, START_TRIES, free_ports
 from tests.e2e.test_official_clients import VERSIONS, run_suite
 from tests.fixtures import embedder
@@ -61,6 +61,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_texts_with_the_official_client(server: Deployment, version: str) -> None:
     run_suite(version, server, SUITE, {"FIRN_MODELS": ",".join(MODELS)})
+
+
+@pytest.mark.long
+def test_texts_on_the_distributed_deployment(
+    tmp_path: Path, service_settings: Mapping[str, str]
+) -> None:
+    (port,) = free_ports(1)
+    settings = {**service_settings, **write_models(tmp_path, port)}
+    with embedder_process(port), distributed(tmp_path, settings) as deployment:
+        run_suite("10.2.0", deployment, SUITE, {"FIRN_MODELS": ",".join(MODELS)})
 
 
 def test_texts_outlive_the_server_and_wait_for_the_embedder(tmp_path: Path) -> None:
