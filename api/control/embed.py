@@ -49,6 +49,10 @@ class EmbedChange(msgspec.Struct, kw_only=True):
     write_parameters: dict[str, Any] | None = None
 
 
+class FieldChange(EmbedChange):
+    """In the typed shape: `field_map` names the field that it is about, which must be there."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexEmbed:
     """text_field: of a record. Parameters are kept and shown; of them `input_type` counts."""
@@ -105,6 +109,12 @@ def new_embed(asked: Embed, model: EmbeddingModel) -> tuple[IndexEmbed, Metric]:
 def changed_embed(index: CatalogIndex, change: EmbedChange, embedders: Embedders) -> IndexEmbed:
     """`InvalidRequest`, or `NotFound` for a model that is not configured."""
     before = embed_of(index.spec)
+    field = None if change.field_map is None else change.field_map.text
+    if isinstance(change, FieldChange) and (before is None or field != before.text_field):
+        raise InvalidRequest(
+            "The schema of an index cannot get other fields: an index has the field that it embeds "
+            "from POST /indexes/create-for-model"
+        )
     if before is None:
         if change.model is None or change.field_map is None:
             raise InvalidRequest(
@@ -117,10 +127,9 @@ def changed_embed(index: CatalogIndex, change: EmbedChange, embedders: Embedders
             f"The model of an index cannot change: it is {before.model}. Create another index"
         )
     read, write = change.read_parameters, change.write_parameters
-    text = before.text_field if change.field_map is None else change.field_map.text
     return replace(
         before,
-        text_field=_checked_field(text),
+        text_field=before.text_field if field is None else _checked_field(field),
         read_parameters=before.read_parameters if read is None else _checked_parameters(read),
         write_parameters=before.write_parameters if write is None else _checked_parameters(write),
     )

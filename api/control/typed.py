@@ -15,7 +15,7 @@ from api.control import deployment, rules
 from api.control.body import decode
 from api.control.change import IndexChange
 from api.control.deployment import PodChange, ReadCapacity
-from api.control.embed import EmbedChange, shown_field
+from api.control.embed import EmbedChange, FieldChange, shown_field
 from api.errors import NotSupported, Unprocessable
 from core.errors import InvalidRequest
 from core.indexes import VectorType
@@ -185,7 +185,7 @@ def _embed_change(fields: dict[str, dict[str, Any]]) -> EmbedChange:
         )
     ((name, field),) = fields.items()
     try:
-        return msgspec.convert({**field, "field_map": {"text": name}}, EmbedChange)
+        return msgspec.convert({**field, "field_map": {"text": name}}, FieldChange)
     except msgspec.ValidationError as error:
         raise Unprocessable(f"The schema field {name} is wrong: {error}") from None
 

@@ -324,6 +324,10 @@ async def test_an_index_gets_a_model_and_keeps_it(gateway: Running) -> None:
         "PATCH", "/indexes/late", json={"schema": {"fields": {"body": field}}}, headers=NEWEST
     )
     assert typed.json()["schema"]["fields"]["body"]["read_parameters"] == {"input_type": "passage"}
+    other = await gateway.ask(
+        "PATCH", "/indexes/late", json={"schema": {"fields": {"title": field}}}, headers=NEWEST
+    )
+    assert (other.status_code, "other fields" in other.text) == (400, True)
 
 
 async def test_a_model_that_was_taken_away_is_the_operators_to_mend(tmp_path: Path) -> None:
