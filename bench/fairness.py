@@ -34,6 +34,7 @@ from tests.e2e.processes import KEY
 
 FLOODER_KEY = "flooder-key-0123456789abcdef"
 FLOODS = ("queries", "heavy", "upserts", "spread", "mixed")
+FLOODING = "flooding\n"
 BATCH = 200
 THINK_S = 0.005
 SERVERLESS = {"serverless": {"cloud": "aws", "region": "us-east-1"}}
@@ -107,6 +108,8 @@ async def flood(host: str, kind: str, connections: int) -> None:
             await reader.readexactly(int(lengths[0].split(b":")[1]))
             if head.startswith(b"HTTP/1.1 429"):
                 await asyncio.sleep(0.1)
+            elif at == start + 1 and start == 0:
+                print(FLOODING, end="", flush=True)
 
     await asyncio.gather(*(one(7 * n) for n in range(connections)))
 
@@ -118,9 +121,13 @@ def flooding(host: str, kind: str | None, connections: int) -> Iterator[None]:
         return
     arguments = [sys.executable, "-m", "bench.fairness", "--flood", kind, "--host", host]
     arguments += ["--connections", str(connections)]
-    process = subprocess.Popen(arguments, preexec_fn=lambda: os.nice(10))
+    process = subprocess.Popen(
+        arguments, preexec_fn=lambda: os.nice(10), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
     try:
-        time.sleep(2.5)  # it starts, and the server is busy with it
+        if process.stdout.readline() != FLOODING:
+            raise RuntimeError("the flood did not begin")
         yield
     finally:
         process.kill()
