@@ -6,7 +6,10 @@ and key, partition, index, then each entry by itself. A bad entry leaves the oth
 alone.
 """
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from core.errors import InvalidRequest
 from core.indexes import IndexDirectory, IndexInfo, is_staging
@@ -26,6 +29,12 @@ from ingest.entries import (
 from ingest.rejection import WHOLE_RECORD, Reason, Rejection
 from ingest.vectors import WrongDimension, shown
 from ingest.wire import DecodedEntry, decode
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Decoding and judging less takes about half a millisecond; a thread's hand-over costs 0.1.
+INLINE_BYTES_MAX = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ Verdict = Admitted | Rejected | Skipped
 
 async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -> Verdict:
     """Raises `Unavailable` when the directory cannot tell; the caller waits and asks again."""
-    decoded = decode(record)
+    decoded = await _apart(record, decode, record)
     if isinstance(decoded, Rejection):
         return Rejected((decoded,))
     key = record.key
@@ -77,7 +86,9 @@ async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -
     rejections: list[Rejection] = []
     for decoded_entry in decoded.entries:
         source = await _source(decoded_entry, directory)
-        judged = _judge(record, decoded_entry, decoded.namespace, info, source)
+        judged = await _apart(
+            record, _judge, record, decoded_entry, decoded.namespace, info, source
+        )
         if isinstance(judged, Rejection):
             rejections.append(judged)
         else:
@@ -94,6 +105,15 @@ async def admit(record: LogRecord, directory: IndexDirectory, partitions: int) -
         value_bytes=len(record.value or b""),
     )
     return Admitted(write, tuple(rejections))
+
+
+async def _apart(record: LogRecord, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Of a large record in a thread: a mebibyte takes some 10 ms, beside a flood of writes several
+    times that, and everybody's queries would wait for it.
+    """
+    if len(record.value or b"") <= INLINE_BYTES_MAX:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 async def _source(entry: DecodedEntry | Rejection, directory: IndexDirectory) -> IndexInfo | None:

@@ -10,11 +10,15 @@ from collections.abc import Awaitable, Callable
 
 from infra.settings import Settings
 from infra.telemetry import configure_logging
+from infra.threads import WorkThreads
 
 log = logging.getLogger(__name__)
 
 # Rounds over the middle-aged objects before one over all; Python's own is 10.
 FULL_ROUNDS_AFTER = 100
+# How long a thread keeps the interpreter while others wait for it; Python's own is 5 ms, and the
+# loop may have to wait so long at each of the ten crossings of a query.
+SWITCH_S = 0.001
 
 Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -28,11 +32,12 @@ def run_process(serve: Serve, settings: Settings, *, supervised: bool = False) -
     """
     configure_logging(settings.log_level, settings.log_format)
 
-    settle_garbage()
+    settle_interpreter()
 
     async def run() -> None:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(WorkThreads())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop_at, number, stopped, supervised)
         if supervised:
@@ -44,8 +49,10 @@ def run_process(serve: Serve, settings: Settings, *, supervised: bool = False) -
     uvloop.run(run())
 
 
-def settle_garbage() -> None:
-    """Python's collector looks at every object now and then, and all requests wait: 60 to 110 ms
+def settle_interpreter() -> None:
+    """For a server whose loop must not wait.
+
+    Python's collector looks at every object now and then, and all requests wait: 60 to 110 ms
     for the half million that the imports made, which never go. They are left out from here on, and
     full rounds become ten times rarer; young garbage is collected as before.
     """
@@ -53,6 +60,7 @@ def settle_garbage() -> None:
     gc.freeze()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, FULL_ROUNDS_AFTER)
+    sys.setswitchinterval(SWITCH_S)
 
 
 def _stop_at(number: signal.Signals, stopped: asyncio.Event, supervised: bool) -> None:
