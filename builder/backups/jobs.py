@@ -48,6 +48,7 @@ class Job:
 
     kind: JobKind
     id: str
+    project_id: str
     work: Callable[[], Awaitable[None]]
 
     @property
@@ -85,11 +86,13 @@ class Jobs:
 
     def of_backup(self, backup: Backup) -> Job:
         if backup.state is BackupState.TERMINATING:
-            return Job(JobKind.REMOVAL, backup.backup_id, lambda: self._remove(backup))
-        return Job(JobKind.BACKUP, backup.backup_id, lambda: self._take(backup))
+            kind, work = JobKind.REMOVAL, self._remove
+        else:
+            kind, work = JobKind.BACKUP, self._take
+        return Job(kind, backup.backup_id, backup.project_id, lambda: work(backup))
 
     def of_restore(self, job: RestoreJob) -> Job:
-        return Job(JobKind.RESTORE, job.job_id, lambda: self._restore(job))
+        return Job(JobKind.RESTORE, job.job_id, job.project_id, lambda: self._restore(job))
 
     async def _take(self, backup: Backup) -> None:
         async def work(patience: _Patience) -> None:

@@ -25,6 +25,8 @@ POLL_S = 2.0
 SCHEDULES_S = 15.0
 # Jobs of one process; the others wait, so that a backlog after a downtime is no flood.
 JOBS_MAX = 4
+# Of them for one project, so that its backlog does not hold up the others.
+PROJECT_JOBS_MAX = 2
 # What one look reads of the jobs that wait.
 OPEN_MAX = 100
 
@@ -98,13 +100,17 @@ class BackupRunner:
             self._metrics.saw_schedules(await stores.schedules.last_successes())
             self._schedules_at = now_s + self._schedules_s
         await self._end_unwanted()
-        jobs = [self._jobs.of_backup(one) for one in await stores.backups.open(OPEN_MAX)]
-        jobs += [self._jobs.of_restore(one) for one in await stores.restores.open(OPEN_MAX)]
+        # Restores first: somebody waits for an index.
+        jobs = [self._jobs.of_restore(one) for one in await stores.restores.open(OPEN_MAX)]
+        jobs += [self._jobs.of_backup(one) for one in await stores.backups.open(OPEN_MAX)]
         self._left = {lease: until for lease, until in self._left.items() if until > now_s}
         for job in jobs:
             if len(self._running) >= JOBS_MAX:
                 break
-            if job.lease not in self._running and job.lease not in self._left:
+            if job.lease in self._running or job.lease in self._left:
+                continue
+            projects = [running.project_id for running, _ in self._running.values()]
+            if projects.count(job.project_id) < PROJECT_JOBS_MAX:
                 self._begin(job)
 
     async def _end_unwanted(self) -> None:

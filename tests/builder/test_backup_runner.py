@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from builder.backups.jobs import JobStores
-from builder.backups.runner import BackupRunner
+from builder.backups.runner import JOBS_MAX, PROJECT_JOBS_MAX, BackupRunner
+from builder.backups.taking import Taking
 from core.errors import NotFound
 from core.indexes import IndexState, VectorType
 from core.metric import Metric
@@ -249,3 +250,23 @@ async def test_a_job_that_cannot_be_done_fails_and_its_index_with_it(house: Hous
     assert NAMES[2] in job.error
     index = await house.stores.catalog.index(house.stores.project, "again")
     assert index.info.state is IndexState.INITIALIZATION_FAILED
+
+
+async def test_one_projects_backlog_does_not_hold_up_another(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(self: Taking) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Taking, "run", never)
+    backlog = [await house.back_up() for _ in range(JOBS_MAX + 1)]
+    other = (await house.stores.catalog.ensure_project("another")).project_id
+    theirs = await house.stores.catalog.create_index(other, FILMS, None)
+    last = await house.stores.backups.create(theirs, BackupKind.BACKUP, None, None)
+    async with house.process() as runner:
+        leases = {f"backup/{one.backup_id}" for one in (*backlog[:PROJECT_JOBS_MAX], last)}
+
+        async def are_running() -> bool:
+            return runner._running.keys() == leases
+
+        await until(are_running)

@@ -100,6 +100,7 @@ async def test_some_call_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 async def test_any_one_call_fails(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
