@@ -151,7 +151,9 @@ class SnapshotLists:
         return found
 
     async def delete(self, backup_id: str) -> None:
-        """The list first: what is left then tells everybody that it is not complete."""
+        """The list first: what is left then tells everybody that it is not complete. From here on
+        it must not be taken: parts may be there whose snapshots are not.
+        """
         await self._store.delete(backup_list_key(backup_id))
         async for info in self._store.list(backup_prefix(backup_id)):
             await self._store.delete(info.key)

@@ -103,9 +103,15 @@ class Jobs:
             await self._stores.backups.ready(backup.backup_id, counts)
 
         async def fail(error: str) -> None:
-            # What it has taken would hold files for nobody.
-            await remove_backup(self._parts, backup.backup_id, backup.source_index_id)
+            # In this order: what is half removed must never be taken for the half of a backup.
             await self._stores.backups.failed(backup.backup_id, error)
+            try:
+                await remove_backup(self._parts, backup.backup_id, backup.source_index_id)
+            except Unavailable as away:
+                log.warning(
+                    "failed backup %s keeps files in use until it is deleted: %s",
+                    *(backup.backup_id, away),
+                )
 
         await self._persist(JobKind.BACKUP, f"backup {backup.backup_id}", work, fail)
 

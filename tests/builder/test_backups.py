@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ from storage.snapshot_lists import SnapshotList, SnapshotLists
 from storage.snapshots import SnapshotKind
 from tests.builder.nth_failure import Story, run_nth
 from tests.builder.test_nth_snapshots import beside, branch_of_branch
-from tests.builder.world import DENSE, RESTORED, World, upsert
+from tests.builder.world import DENSE, RESTORED, ListLog, World, upsert
 
 BACKUP, JOB = "b" * 32, "a" * 32
 CREATED_MS = 1_000
@@ -38,6 +39,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignore() -> None: ...
+
+
+async def ignored(progress: RestoreProgress) -> None: ...
 
 
 async def take(world: World, branches: Branches, backup_id: str = BACKUP) -> SnapshotList:
@@ -78,15 +82,25 @@ async def filled(world: World) -> None:
     await builder.flush()
 
 
+# Of each trial's log: how many backups somebody has begun to remove. None of them is taken again.
+REMOVED: WeakKeyDictionary[ListLog, int] = WeakKeyDictionary()
+
+
 async def everything(world: World, builder: IndexBuilder) -> None:
     async def act(branches: Branches) -> None:
-        whole = await take(world, branches)
+        number = REMOVED.get(world.log, 0)
+        for earlier in range(number):
+            await remove_backup(world.parts(), f"{earlier:032x}", "dense")
+        backup_id = f"{number:032x}"
+        whole = await take(world, branches, backup_id)
         assert whole.namespaces == 4
-        await restore(world, branches)
+        restoring = Restoring(world.parts(), branches, JOB, CREATED_MS, RESTORED)
+        await restoring.run(backup_id, 0, ignored)
         for ns in ("n", "middle", "small", "void"):
             held, source = await world.held("restored", ns), world.truth["dense", ns]
             assert held.keys() == source.records.keys(), ns
-        await remove_backup(world.parts(), BACKUP, "dense")
+        REMOVED[world.log] = number + 1
+        await remove_backup(world.parts(), backup_id, "dense")
         assert await left(world) == []
 
     await beside(world, builder, act)
