@@ -88,7 +88,7 @@ class Leases:
         """Do `work` under the lease, which is extended meanwhile and released after it. False:
         nothing is done, another one has it. `Unavailable`: it was lost, and the work ended.
         """
-        if not await self.claim(name, owner, for_s):
+        if not await self._claimed(name, owner, for_s):
             return False
         working = asyncio.ensure_future(work())
         keeping = asyncio.create_task(self._keep(name, owner, for_s))
@@ -104,6 +104,17 @@ class Leases:
             await asyncio.gather(working, keeping, return_exceptions=True)
             with suppress(Unavailable):  # it lapses
                 await self.release(name, owner)
+
+    async def _claimed(self, name: str, owner: str, for_s: float) -> bool:
+        """As `claim`. Who is cancelled meanwhile lets go: the transaction goes on by itself."""
+        claiming = asyncio.ensure_future(self.claim(name, owner, for_s))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                await claiming
+                await self.release(name, owner)
+            raise
 
     async def _keep(self, name: str, owner: str, for_s: float) -> None:
         """Ends when it is lost."""

@@ -94,3 +94,15 @@ class LeasesSuite:
                 await asyncio.sleep(0.05)
 
         assert await leases.run("job", "me", be_long, for_s=0.5)
+
+    async def test_who_is_cancelled_while_it_claims_lets_go(self, leases: Leases) -> None:
+        async def be_long() -> None:
+            await asyncio.Event().wait()
+
+        for turns in range(12):
+            claiming = asyncio.create_task(leases.run("job", "cancelled", be_long))
+            await asyncio.sleep(turns / 1000)
+            claiming.cancel()
+            await asyncio.gather(claiming, return_exceptions=True)
+            assert await leases.claim("job", "next")
+            await leases.release("job", "next")
