@@ -54,7 +54,10 @@ class LogWrites:
     ) -> int:
         await self._check_room(index.index_id, namespace)
         entries = [Entry(operation, request_id) for operation in operations]
-        return (await self._writer.write(index.index_id, namespace, entries)).lsn
+        written = await self._writer.write(
+            index.index_id, namespace, entries, owner=index.project_id
+        )
+        return written.lsn
 
     async def _check_room(self, index_id: str, namespace: str) -> None:
         """`Overloaded` when the worker's memory or this namespace's share of it is nearly full."""

@@ -17,12 +17,15 @@ from core.limits import LOG_RECORD_BYTES_MAX
 from core.log import Log
 from core.operations import Entry
 from core.partition import partition_of
-from core.turns import waiting
+from core.turns import waiting as waiting_elsewhere
 from ingest.wire import Encoded, encode_entry, pack
 
 # An envelope around its entries takes 40 bytes at most, besides the two names. It counts: what the
 # consumers find oversize would be acknowledged here and become a dead letter there.
 FRAME_BYTES = 64
+# One project's writes may fill so many times what is still free, 4/5 of the queue when it is alone:
+# there is always room for another one's (as for requests in flight, `api.in_flight`).
+OF_WHAT_IS_FREE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class WriterStatus:
 class _Waiting:
     entries: list[bytes]
     size: int
+    owner: str
     done: "asyncio.Future[Written]"
 
 
@@ -86,16 +90,20 @@ class LogWriter:
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._closed = False
         self._queued_bytes = 0
+        self._owned: dict[str, int] = {}
         self._requests = 0
         self._records = 0
         self._failed_records = 0
         self._append_seconds = 0.0
 
-    async def write(self, index_id: str, namespace: str, entries: Sequence[Entry]) -> Written:
+    async def write(
+        self, index_id: str, namespace: str, entries: Sequence[Entry], *, owner: str = ""
+    ) -> Written:
         """Returns once the entries are durable, all in one record, in this order.
 
-        At least one entry; `namespace` is the canonical name. Errors: `TooLarge` for more than one
-        record can hold, `Overloaded` when too much is queued, `Unavailable` from the log: then the
+        At least one entry; `namespace` is the canonical name. `owner`: who shares the queue fairly
+        with others, the project. Errors: `TooLarge` for more than one record can hold, `Overloaded`
+        when too much is queued, of all or of this owner, `Unavailable` from the log: then the
         entries may still take effect. A cancelled call does not take back its entries.
         """
         if self._closed:
@@ -109,21 +117,25 @@ class LogWriter:
                 f"The request takes {size + frame} bytes in the log, which exceeds the limit of "
                 f"{LOG_RECORD_BYTES_MAX} bytes; send less at once."
             )
-        if self._queued_bytes + size > self._settings.queued_bytes_max:
+        free = self._settings.queued_bytes_max - self._queued_bytes
+        # an owner that has nothing there yet may take what is free, however little that is
+        mine = self._owned.get(owner, 0)
+        if size > free or (mine and mine + size > OF_WHAT_IS_FREE * free):
             raise Overloaded(
                 f"More than {self._settings.queued_bytes_max} bytes of writes wait for the log; "
                 "slow down and try again."
             )
         self._queued_bytes += size
+        self._owned[owner] = mine + size
         self._requests += 1
         done: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         lane = self._lanes.get((index_id, namespace))
         if lane is None:
             lane = self._lanes[index_id, namespace] = _Lane(index_id, namespace)
-        lane.waiting.append(_Waiting(encoded, size, done))
+        lane.waiting.append(_Waiting(encoded, size, owner, done))
         if lane.task is None:
             lane.task = asyncio.create_task(self._drain(lane))
-        with waiting():
+        with waiting_elsewhere():
             return await done
 
     def status(self) -> WriterStatus:
@@ -165,7 +177,8 @@ class LogWriter:
         append = asyncio.create_task(self._append(record))
         await asyncio.wait([append])
         self._append_seconds += self._clock.monotonic() - started
-        self._queued_bytes -= sum(waiting.size for waiting in group)
+        for one in group:
+            self._leave(one)
         error = append.exception()
         if error is not None:
             self._failed_records += 1
@@ -179,6 +192,14 @@ class LogWriter:
             if not waiting.done.done():
                 waiting.done.set_result(Written(append.result(), position))
             position += len(waiting.entries)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        self._queued_bytes -= waiting.size
+        left = self._owned[waiting.owner] - waiting.size
+        if left:
+            self._owned[waiting.owner] = left
+        else:
+            del self._owned[waiting.owner]
 
     async def _append(self, record: Encoded) -> int:
         partitions = (await self._log.identity()).partitions

@@ -22,7 +22,9 @@ class Replayed(LogWriter):
         self.held: dict[str, F32] = {}
         self.sent = 0
 
-    async def write(self, index_id: str, namespace: str, entries: Sequence[Entry]) -> Written:
+    async def write(
+        self, index_id: str, namespace: str, entries: Sequence[Entry], *, owner: str = ""
+    ) -> Written:
         for entry in entries:
             match entry.operation:
                 case Upsert(records=records):

@@ -188,7 +188,7 @@ async def test_a_write_that_comes_first_wins(office: Office) -> None:
     """Between the look at the target and the entry somebody writes there: it is not lost."""
 
     class Late(LogWriter):
-        async def write(self, index_id, namespace, entries):  # type: ignore[no-untyped-def]
+        async def write(self, index_id, namespace, entries, *, owner=""):  # type: ignore[no-untyped-def]
             await office.world.write(upsert("theirs"), ns="b")
             return await super().write(index_id, namespace, entries)
 

@@ -44,7 +44,9 @@ class Telling(LogWriter):
         self._base = base
         self._tasks: list[asyncio.Task[Written]] = []
 
-    async def write(self, index_id: str, namespace: str, entries: Sequence[Entry]) -> Written:
+    async def write(
+        self, index_id: str, namespace: str, entries: Sequence[Entry], *, owner: str = ""
+    ) -> Written:
         """Told also if the caller is cancelled meanwhile: what is in the log is true."""
         self._tasks.append(asyncio.create_task(self._told(index_id, namespace, entries)))
         return await asyncio.shield(self._tasks[-1])

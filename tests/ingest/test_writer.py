@@ -109,6 +109,40 @@ async def test_too_much_waiting_is_refused_until_it_has_gone() -> None:
     assert await writer.write("dense", "other", [entry("b", 3000)]) == (1, 0)
 
 
+async def test_one_owner_does_not_fill_the_queue_for_the_others() -> None:
+    """A flood of writes to many namespaces would else have every tenant's writes refused."""
+    log = MemoryLog()
+    writer = writer_over(log, WriterSettings(queued_bytes_max=100_000))
+    log.gate.clear()
+    accepted: list[asyncio.Task[Written]] = []
+    refused: set[str] = set()
+
+    async def fill(owner: str) -> None:
+        for n in range(300):
+            call = writer.write("dense", f"{owner}{n}", [entry("a", 1000)], owner=owner)
+            accepted.append(asyncio.create_task(call))
+            await settle()
+            if accepted[-1].done():
+                with pytest.raises(Overloaded):
+                    await accepted.pop()
+                refused.add(owner)
+                return
+
+    await fill("loud")
+    alone = len(accepted)
+    assert 70 <= alone <= 82
+    await fill("as loud")
+    assert refused == {"loud", "as loud"}
+    assert len(accepted) - alone >= 10
+    quiet = asyncio.create_task(writer.write("dense", "q", [entry("a", 1000)], owner="quiet"))
+    await settle()
+    assert not quiet.done()
+    log.gate.set()
+    await asyncio.gather(quiet, *accepted)
+    await writer.write("dense", "n", [entry("a", 90_000)], owner="loud")
+    assert writer.status().queued_bytes == 0
+
+
 async def test_a_request_that_no_record_can_hold_is_too_large() -> None:
     with pytest.raises(TooLarge, match="limit"):
         await writer_over(MemoryLog()).write("dense", "n", [entry("a", LOG_RECORD_BYTES_MAX)])
