@@ -48,6 +48,7 @@ def first_words(url: str, key: str | None, data: Path) -> str:
     """What a person reads when the server is up. `key`: made just now."""
     lines = [f"FirnDB serves on {url}, data in {data}; Ctrl-C stops it"]
     if key is None:
-        return "\n".join([*lines, "API keys exist already; `firndb keys create` makes another"])
+        known = "valid API keys are those given or made before; `firndb keys create` makes another"
+        return "\n".join([*lines, known])
     lines += ["", f"API key, shown this once: {key}", "To try it, paste into Python:"]
     return "\n".join([*lines, SNIPPET.format(key=key, url=url)])
