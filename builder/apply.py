@@ -150,8 +150,10 @@ class Fold:
             self.declared = declared
 
     async def _attach(self, lsn: int, entry: Attach) -> None:
-        if self.exists and self.attached == entry.snapshot_id:
-            pass  # repeated by a restore that died before it saw the first one
+        if self.attached == entry.snapshot_id:
+            # Repeated by a restore that died before it saw the first one, or was slow: then a
+            # client may have deleted the namespace since, and it does not come back.
+            pass
         elif not self._is_empty():
             self._attachments.refuse(lsn, entry, NOT_EMPTY)
         elif self.exists and self.attached:

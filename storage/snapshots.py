@@ -126,7 +126,8 @@ class SnapshotStore:
         """A branch's own copy of a snapshot, which may then be deleted without harm to it.
 
         `pin_id`: who gives one, gives it to this snapshot, time and holder alone; repeating the
-        call then makes the same object. `NotFound`: the snapshot was deleted meanwhile.
+        call then makes the same object. `NotFound`: the snapshot was deleted meanwhile; an object
+        with such an id stays, for somebody else may have made it and use it.
         """
         made = msgspec.structs.replace(
             snapshot,
@@ -139,7 +140,8 @@ class SnapshotStore:
         await self._put(made)
         # While the old one's home object is there, all its files are in use.
         if await self._store.stat(snapshot_key(snapshot.home, snapshot.id)) is None:
-            await self.delete(made)
+            if pin_id is None:
+                await self.delete(made)
             raise NotFound(f"snapshot {snapshot.id} was deleted meanwhile")
         return made
 

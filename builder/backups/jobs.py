@@ -95,6 +95,11 @@ class Jobs:
         return Job(JobKind.RESTORE, job.job_id, job.project_id, lambda: self._restore(job))
 
     async def _take(self, backup: Backup) -> None:
+        # As it is under the lease: another one may have had it, and be done, since it was listed.
+        known = await self._stores.backups.states([backup.backup_id])
+        if known.get(backup.backup_id) is not BackupState.INITIALIZING:
+            return
+
         async def work(patience: _Patience) -> None:
             index = await self._index(backup.source_index_id)
             taking = Taking(self._parts, self._branches, backup.backup_id, index, patience.moved)
@@ -103,8 +108,10 @@ class Jobs:
             await self._stores.backups.ready(backup.backup_id, counts)
 
         async def fail(error: str) -> None:
-            # In this order: what is half removed must never be taken for the half of a backup.
-            await self._stores.backups.failed(backup.backup_id, error)
+            # In this order: what is half removed must never be taken for the half of a backup, and
+            # where our lease ran out, somebody else may have made it ready.
+            if not await self._stores.backups.failed(backup.backup_id, error):
+                return
             try:
                 await remove_backup(self._parts, backup.backup_id, backup.source_index_id)
             except Unavailable as away:
@@ -118,6 +125,9 @@ class Jobs:
     async def _restore(self, job: RestoreJob) -> None:
         if not job.target_living:
             await self._stores.restores.cancel(job.job_id)
+            return
+        # As it is under the lease, as above: who fills an index that serves writes beside clients.
+        if not await self._stores.restores.wanted([job.job_id]):
             return
 
         parts_done = job.parts_done

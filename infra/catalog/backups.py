@@ -181,8 +181,8 @@ class Backups:
 
         await self._database.write(work)
 
-    async def failed(self, backup_id: str, error: str) -> None:
-        """It stays, with what was wrong, until it is deleted."""
+    async def failed(self, backup_id: str, error: str) -> bool:
+        """It stays, with what was wrong, until it is deleted. False: it has ended otherwise."""
         statement = (
             sa.update(BACKUPS)
             .where(
@@ -191,7 +191,8 @@ class Backups:
             )
             .values(state=BackupState.FAILED.value, error=error[:ERROR_CHARS_MAX])
         )
-        await self._database.write(lambda connection: connection.execute(statement))
+        changed = await self._database.write(lambda c: c.execute(statement).rowcount)
+        return changed == 1
 
     async def gone(self, backup_id: str) -> None:
         """Nothing of it is left in the store."""

@@ -247,6 +247,23 @@ async def test_an_empty_namespace_takes_one_attach_in_each_life(world: World) ->
     assert (manifest.generation, manifest.attached) == (lsn, pin.id)
 
 
+@pytest.mark.parametrize("stretches", [1, 2])
+async def test_an_attach_that_is_repeated_late_brings_nothing_deleted_back(
+    world: World, stretches: int
+) -> None:
+    """By a restore that was slow, after a client has deleted the namespace."""
+    builder = await filled(world)
+    _, pin = await world.branch("b")
+    await flushed(world, builder)
+    await world.write(DeleteNamespace(), ns="b")
+    if stretches == 2:
+        await flushed(world, builder)
+    await world.attach("b", pin, "dense", "n")
+    await flushed(world, builder)
+    await world.check()
+    assert (await manifest_of(world, "b")).deleted
+
+
 async def test_a_snapshot_that_is_not_there_or_not_ours_is_refused_and_later_writes_stay(
     world: World,
 ) -> None:

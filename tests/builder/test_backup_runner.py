@@ -11,19 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from builder.backups.jobs import JobStores
+from builder.backups.jobs import Jobs, JobStores
+from builder.backups.metrics import BackupMetrics
 from builder.backups.runner import JOBS_MAX, PROJECT_JOBS_MAX, BackupRunner
 from builder.backups.taking import Taking
 from core.errors import NotFound
 from core.indexes import IndexState, VectorType
 from core.metric import Metric
-from infra.catalog.backup_model import Backup, BackupKind, BackupState, Frequency, RestoreState
+from core.operations import DeleteNamespace
+from infra.catalog.backup_model import (
+    Backup,
+    BackupCounts,
+    BackupKind,
+    BackupState,
+    Frequency,
+    RestoreState,
+)
 from infra.catalog.cadence import DAY_MS, FIRST_RUN_MS
 from infra.catalog.directory import CatalogDirectory
 from infra.catalog.leases import Leases
 from infra.catalog.model import NewIndex
 from ingest.writer import LogWriter
 from storage.layout import namespace_prefix
+from storage.snapshot_lists import SnapshotList
 from storage.snapshots import SnapshotKind
 from tests.builder.world import DIMENSION, World, upsert
 from tests.infra.backups_suite import Stores, opened
@@ -67,6 +77,13 @@ class House:
             yield runner
         finally:
             await runner.stop()
+
+    def jobs(self) -> Jobs:
+        """Of a process that knows what it has read before."""
+        leases = Leases(self.stores.catalog.database)
+        stores = JobStores(self.stores.backups, self.stores.restores, self.stores.schedules, leases)
+        parts = self.world.parts()
+        return Jobs(parts, self.writer, stores, BackupMetrics(parts.metrics, parts.clock))
 
     async def back_up(self) -> Backup:
         return await self.stores.backups.create(self.stores.index, BackupKind.BACKUP, None, None)
@@ -272,3 +289,44 @@ async def test_one_projects_backlog_does_not_hold_up_another(
             return len(running) == PROJECT_JOBS_MAX + 1 and f"backup/{last.backup_id}" in running
 
         await until(are_running)
+
+
+async def test_what_another_one_has_done_is_not_done_again_in_an_index_that_serves(
+    house: House,
+) -> None:
+    """The jobs were listed before the other one was done, the lease is claimed after it."""
+    listed = await house.back_up()
+    async with house.process():
+        await until(lambda: is_(house.state(listed), BackupState.READY))
+    job_id, index_id = await house.restore(listed, "again")
+    (job,) = await house.stores.restores.open(1)
+    async with house.process():
+        await until(lambda: is_(house.job_state(job_id), RestoreState.COMPLETED))
+    await house.world.write(DeleteNamespace(), index=index_id, ns=NAMES[0])
+    entries = len(house.world.log.records)
+    await house.jobs().of_restore(job).work()
+    assert len(house.world.log.records) == entries
+    await house.stores.catalog.delete_index(house.stores.project, "films")
+    house.stores.clock.at_ms += 60_000
+    await house.jobs().of_backup(listed).work()
+    assert await house.state(listed) is BackupState.READY
+    assert len(await house.snapshots()) == len(NAMES)
+
+
+async def test_who_fails_late_takes_nothing_from_a_backup_that_another_one_made_ready(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Taking.run
+
+    async def run(self: Taking) -> SnapshotList:
+        """Its lease runs out meanwhile, and the heir is done before it sees the index deleted."""
+        whole = await real(self)
+        counts = BackupCounts(whole.records, whole.namespaces, whole.bytes)
+        await house.stores.backups.ready(whole.backup_id, counts)
+        raise NotFound("the index is deleted")
+
+    backup = await house.back_up()
+    monkeypatch.setattr(Taking, "run", run)
+    await house.jobs().of_backup(backup).work()
+    assert await house.state(backup) is BackupState.READY
+    assert len(await house.snapshots()) == len(NAMES)

@@ -14,7 +14,7 @@ import pytest
 from builder.backups.removing import remove_backup
 from builder.backups.restoring import RestoreProgress, Restoring, pin_id
 from builder.backups.taking import Taking, snapshot_name
-from builder.branching.branches import Branches
+from builder.branching.branches import Branches, Place
 from builder.builder import IndexBuilder
 from core.errors import CorruptData, FailedPrecondition, NotFound, Unavailable
 from core.indexes import IndexState
@@ -260,6 +260,21 @@ async def test_a_restore_is_repeated_without_harm(world: World) -> None:
         assert manifest is not None
         assert manifest.indexed_lsn == lsn
         await restored_alike(world, NAMES)
+
+
+async def test_a_slow_restore_takes_nothing_from_the_index_once_the_backup_is_gone(
+    world: World,
+) -> None:
+    """Its lease ran out, its heir was done, the backup was deleted; then it goes on."""
+    async with Beside(world) as branches:
+        await take(world, branches)
+        (taken,) = await world.snapshots.list(namespace_prefix("dense", NAMES[0]))
+        await restore(world, branches)
+        await remove_backup(world.parts(), BACKUP, "dense")
+        pin, target = pin_id(JOB, NAMES[0]), Place(RESTORED, NAMES[0])
+        with pytest.raises(NotFound):
+            await branches.begin(taken, target, pin_id=pin, made_ms=CREATED_MS)
+        assert await world.snapshots.read(taken.home, pin) is not None, "its files are in use"
 
 
 async def test_what_somebody_else_wrote_is_not_mixed_with_a_restore(world: World) -> None:
