@@ -90,8 +90,7 @@ class Importer:
         info = await parts.builder.directory.find(self._work.index_id)
         assert info is not None, "an import is of an index"
         for one in await self._kept_plan() or ():
-            staging = self._staging(info, one)
-            done &= await remove(parts.builder, parts.writer, staging, Place(info, one.name))
+            done &= await remove(parts.builder, parts.writer, self._staging(info, one))
         if done:
             await parts.imports.cleaned(self._work.import_id)
         return done
@@ -198,16 +197,17 @@ class Importer:
             built = await self._parts.builder.manifests.outline(*source.key)
             if built is None or built.deleted or not built.record_count:
                 return 0  # every row of it was left out
-            pins = await branches.pins(source, target)
-            pin = pins[0] if pins else await branches.pin(source, target)
-            manifest = await self._parts.builder.manifests.outline(*target.key)
-            if manifest is None or manifest.attached != pin.id:
+            if not await self._is_attached(branches, source, target):
+                pins = await branches.pins(source, target)
+                pin = pins[0] if pins else await branches.pin(source, target)
                 try:
                     await branches.attach(target, pin)
                 except FailedPrecondition:
-                    refused.append(one.name)
-                    await branches.delete(pin)
-                    return 0
+                    # Or another worker, which believed the import to be its own, was first.
+                    if not await self._is_attached(branches, source, target):
+                        refused.append(one.name)
+                        await branches.delete(pin)
+                        return 0
             return built.record_count
 
         records = sum(await _all_of(attach, planned))
@@ -219,6 +219,12 @@ class Importer:
                 "imported."
             )
         return records
+
+    async def _is_attached(self, branches: Branches, source: Place, target: Place) -> bool:
+        """By any of our pins; also where the target was deleted since."""
+        pins = await branches.pins(source, target)
+        manifest = await self._parts.builder.manifests.outline(*target.key)
+        return manifest is not None and manifest.attached in [pin.id for pin in pins]
 
 
 async def _all_of(

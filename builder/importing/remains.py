@@ -2,7 +2,6 @@
 
 import asyncio
 
-from builder.branching.branches import Branches, Place
 from builder.garbage.beside import sweep_deleted
 from builder.garbage.plan import Grace
 from builder.importing.staging import Staging
@@ -10,16 +9,17 @@ from builder.parts import BuilderParts
 from core.indexes import IndexState
 from core.operations import DeleteNamespace, Entry
 from ingest.writer import LogWriter
+from storage.snapshots import SnapshotStore
 
 _DELETES_AT_ONCE = 16
 
 
-async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging, target: Place) -> bool:
+async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging) -> bool:
     """False: ask again later. Repeating it is harmless.
 
-    What the target was attached to stays as long as the target's life, like any branch's source: it
-    is deleted by an entry of the log, so that garbage collection knows it from then on. Of what was
-    never attached nobody knows: it is deleted here and now.
+    What the target was attached to stays as long as the target's life, like any branch's source, or
+    as a backup of the target, which outlives it: it is deleted by an entry of the log, so that
+    garbage collection knows it from then on. What nothing holds is deleted here and now.
     """
     place = staging.place
     if place.index.state is not IndexState.READY:
@@ -28,7 +28,7 @@ async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging, targe
     manifest = await parts.manifests.outline(*place.key)
     if manifest is not None and manifest.deleted:
         return True
-    if await Branches(parts, writer).pins(place, target):
+    if await SnapshotStore(parts.store, parts.manifests).ids(place.prefix):
         await writer.write(*place.key, [Entry(DeleteNamespace())])
         return True
     await _erase(parts, place.prefix)

@@ -13,7 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from builder.branching.branches import Branches
+from builder.branching.branches import Place as BranchPlace
 from builder.garbage.beside import Beside
+from builder.garbage.plan import Grace
 from builder.garbage.purge import Purge
 from builder.importing.importer import Importer, ImportParts
 from builder.importing.worker import ImportWorker
@@ -36,6 +39,7 @@ from infra.settings import Settings
 from ingest.writer import LogWriter
 from query.model import Consistency, ReadOptions
 from storage.layout import namespace_prefix
+from storage.snapshots import Snapshot
 from tests.builder.world import SMALL
 from tests.e2e import parquet_files
 from tests.infra.catalog_suite import NEW
@@ -217,6 +221,59 @@ async def test_two_workers_that_both_believe_to_have_it_come_to_the_same_rows(
         assert ended.state is ImportState.COMPLETED, ended.error
         assert await place.counts() == {"a": 600}
         assert len(set(await place.ids("a"))) == 600
+
+
+async def test_a_worker_that_attached_while_we_were_about_to_is_no_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our lease ran out, the other one died since: what it has attached is the import's."""
+    real = Branches.pin
+    raced: list[str] = []
+
+    async def pin(self: Branches, source: BranchPlace, target: BranchPlace) -> Snapshot:
+        if not raced:
+            raced.append(target.namespace)
+            await self.attach(target, await real(self, source, target))
+        return await real(self, source, target)
+
+    async with running(tmp_path) as place:
+        place.put("a/0.parquet", 0, 50)
+        place.put("b/0.parquet", 0, 60)
+        monkeypatch.setattr(Branches, "pin", pin)
+        ended = await place.run(await place.asked())
+        assert raced == ["a"]
+        assert (ended.state, ended.error) == (ImportState.COMPLETED, "")
+        assert ended.progress.records == 110
+        assert await place.counts() == {"a": 50, "b": 60}
+
+
+async def test_a_snapshot_of_what_was_imported_outlives_the_namespace_and_the_import(
+    tmp_path: Path,
+) -> None:
+    """The namespace is deleted before the import, which died, is cleaned up."""
+    async with running(tmp_path) as place:
+        place.put("a/0.parquet", 0, 300)
+        work = await place.asked()
+        files_of_its_own = replace(place.parts.settings, inline_bytes=0)
+        importer = Importer(replace(place.parts, settings=files_of_its_own), work)
+        assert await importer.run() is ImportState.COMPLETED
+        branches = Branches(place.parts.builder, place.parts.writer)
+        a, c = BranchPlace(place.info, "a"), BranchPlace(place.info, "c")
+        kept = await branches.snapshot(a, "kept")
+        await place.engine.writes.write(place.info, "a", (DeleteNamespace(),), request_id="")
+        await place.indexed()
+        staging = BranchPlace(place.info, staging_namespace(work.import_id, 0))
+        swept = Beside(place.parts.builder, place.info, staging.namespace)
+        for _ in range(3):
+            await place.engine.builder.collect()
+            await swept.collect(Grace(ms=0))
+        assert await branches.pins(staging, a) == [], "nothing lives of it any more"
+        assert await importer.clean()
+        await place.indexed()
+        for _ in range(3):
+            await place.engine.builder.collect()
+        assert (await branches.restore(a, c, snapshot=kept)).records == 300
+        assert len(await place.ids("c")) == 300
 
 
 async def test_of_an_id_that_comes_twice_the_last_row_counts(tmp_path: Path) -> None:
