@@ -9,6 +9,7 @@ from builder.parts import BuilderParts
 from core.indexes import IndexState
 from core.operations import DeleteNamespace, Entry
 from ingest.writer import LogWriter
+from storage.commit import ManifestStore
 from storage.snapshots import SnapshotStore
 
 _DELETES_AT_ONCE = 16
@@ -28,7 +29,7 @@ async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging) -> bo
     manifest = await parts.manifests.outline(*place.key)
     if manifest is not None and manifest.deleted:
         return True
-    if await SnapshotStore(parts.store, parts.manifests).ids(place.prefix):
+    if await SnapshotStore(parts.store, ManifestStore(parts.store)).ids(place.prefix):
         await writer.write(*place.key, [Entry(DeleteNamespace())])
         return True
     await _erase(parts, place.prefix)
