@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from builder.importing.importer import Importer, ImportParts
 from core.clock import new_uuid
@@ -54,8 +53,12 @@ class ImportWorker:
         """Until it is cancelled; then nothing of it runs any more."""
         try:
             while True:
-                with suppress(Unavailable):  # the catalog is away; the imports wait
+                try:
                     await self._look()
+                except Unavailable:
+                    pass  # the catalog is away; the imports wait
+                except Exception:  # one bad look must not be the last one
+                    logger.exception("imports wait after an error")
                 await asyncio.sleep(self._poll_s)
         finally:
             for task in self._running.values():

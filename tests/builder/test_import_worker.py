@@ -1,0 +1,44 @@
+"""The worker of imports stays, whatever happens around it.
+
+At stake: imports that wait until somebody restarts the process.
+"""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from builder.importing.worker import ImportWorker
+from infra.catalog.imports import Import, ImportState, ImportStore
+from infra.catalog.leases import Leases
+from tests.builder.test_importing import running
+
+
+async def test_a_worker_outlives_what_a_database_says_while_it_changes_places(
+    tmp_path: Path,
+) -> None:
+    """Such as that it only reads for now, which is no sign of being away."""
+    async with running(tmp_path) as place:
+        place.put("a/0.parquet", 0, 30)
+        looks: list[int] = []
+
+        class Moving(ImportStore):
+            async def work(self, limit: int = 100) -> list[Import]:
+                looks.append(limit)
+                if len(looks) == 1:
+                    raise sa.exc.InternalError("select", {}, Exception("it only reads"))
+                return await super().work(limit)
+
+        parts = replace(place.parts, imports=Moving(place.imports._database))
+        worker = ImportWorker(parts, Leases(place.imports._database), poll_s=0.02)
+        work = await place.asked()
+        task = asyncio.create_task(worker.run())
+        for _ in range(500):
+            if task.done() or not await place.imports.work():
+                break
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        ended = await place.imports.get(work.index_id, work.import_id)
+        assert ended.state is ImportState.COMPLETED
