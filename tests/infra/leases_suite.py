@@ -70,18 +70,21 @@ class LeasesSuite:
         assert await leases.claim("job", "another")
 
     async def test_who_loses_the_lease_stops_and_the_heir_keeps_it(self, leases: Leases) -> None:
-        ended = asyncio.Event()
+        began, ended = asyncio.Event(), asyncio.Event()
 
         async def go_on() -> None:
-            await leases.release("job", "me")
-            assert await leases.claim("job", "heir")
             try:
+                began.set()
                 await asyncio.Event().wait()
             finally:
                 ended.set()
 
+        running = asyncio.create_task(leases.run("job", "me", go_on, for_s=0.2))
+        await began.wait()
+        await leases.release("job", "me")
+        assert await leases.claim("job", "heir")
         with pytest.raises(Unavailable, match="lost"):
-            await leases.run("job", "me", go_on, for_s=0.2)
+            await running
         assert ended.is_set()
         assert not await leases.claim("job", "me")
 
@@ -89,11 +92,11 @@ class LeasesSuite:
         """For several times as long as it lasts, nobody else gets it."""
 
         async def be_long() -> None:
-            for _ in range(30):
+            for _ in range(40):
                 assert not await leases.claim("job", "another")
                 await asyncio.sleep(0.05)
 
-        assert await leases.run("job", "me", be_long, for_s=0.5)
+        assert await leases.run("job", "me", be_long, for_s=1.0)
 
     async def test_who_is_cancelled_while_it_claims_lets_go(self, leases: Leases) -> None:
         async def be_long() -> None:
