@@ -33,7 +33,7 @@ DATABASE = "firndb"
 # A catalog holds a few MB; a small buffer keeps the laptop's memory for vectors.
 OPTIONS = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=32MB")
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 STOP_GRACE_S = 10.0
 # After SIGKILL of the parent its workers hold shared memory until they notice, some ms later.
 ORPHANS_GONE_S = 5.0

@@ -36,7 +36,7 @@ REGION = "us-east-1"
 BUCKET = "firndb"
 PREFIX = "data"
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 STOP_GRACE_S = 5.0
 
 

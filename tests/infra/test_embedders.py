@@ -214,14 +214,14 @@ async def test_time_and_requests_are_bounded(
     monkeypatch.setattr("infra.embedding.bounded.PROJECT_REQUESTS_MAX", 2)
     held = threading.Event()
     server[1].script += [lambda handler: handler.answer(503, b"", late=str(held.wait(30)))] * 9
-    embedders = opened(table(server[0], timeout_s=0.2))
+    embedders = opened(table(server[0], timeout_s=2.0))
     words: Embedder = embedders.named("words")
     waiting = [asyncio.create_task(words.embed(["ice"], PASSAGE, project="p")) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="2 requests of this project wait for the model words"):
         await words.embed(["ice"], PASSAGE, project="p")
     for one in waiting:
-        with pytest.raises(DeadlineExceeded, match=r"did not embed 1 texts in 0\.2 s"):
+        with pytest.raises(DeadlineExceeded, match=r"did not embed 1 texts in 2(\.0)? s"):
             await one
     held.set()
     server[1].script.clear()
