@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.runtime.erasing.builder_settings", lambda _: BUILDING)
     monkeypatch.setattr("query.plan.SCAN_ALL_ROWS", 0)
     for place in ("query.plan", "query.operators.probe"):
-        monkeypatch.setattr(f"{place}.enough_rows", lambda total, k: total)
+        monkeypatch.setattr(f"{place}.enough_rows", lambda total, k, share: total)
 
 
 @pytest.mark.timeout(7200)
