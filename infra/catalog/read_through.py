@@ -75,8 +75,9 @@ class ReadThrough(Generic[V]):
             return task.result()
         if task.done() and not isinstance(task.exception(), Unavailable):
             return await task
-        later = self._clock.monotonic() + self._lifetimes.fresh_s
-        self._answers[key] = _Answer(known.value, known.read_at, later)
+        if self._answers.get(key) is known:  # else somebody has told better meanwhile
+            later = self._clock.monotonic() + self._lifetimes.fresh_s
+            self._answers[key] = _Answer(known.value, known.read_at, later)
         return known.value
 
     def put(self, key: str, value: V | None) -> None:

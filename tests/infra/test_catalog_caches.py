@@ -1,6 +1,7 @@
 """What is remembered of the catalog, for how long, and what happens while the database is away."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -144,6 +145,34 @@ async def test_what_is_told_during_a_question_outdoes_its_answer(
     source.answering.set()
     assert await asking == "created"
     assert await cache.get("a") == "created"
+
+
+@pytest.mark.parametrize("told", ["forgotten", "gone"])
+async def test_an_old_answer_that_was_taken_back_meanwhile_is_not_kept_for_longer(
+    cache: ReadThrough[str],
+    source: Source,
+    clock: HeldClock,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+) -> None:
+    """Else a key that is revoked while the database is slow works on in this very process."""
+    monkeypatch.setattr("infra.catalog.read_through.PATIENCE_S", 0.01)
+    source.values["a"] = "1"
+    await cache.get("a")
+    clock.now_s += 6
+    source.answering.clear()
+    asking = asyncio.create_task(cache.get("a"))
+    await asyncio.sleep(0)
+    del source.values["a"]
+    if told == "gone":
+        cache.put("a", None)
+    else:
+        cache.forget(lambda _: True)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asking), 0.05)
+    source.answering.set()
+    await asking
+    assert await cache.get("a") is None
 
 
 async def test_the_number_of_answers_is_bounded(cache: ReadThrough[str], source: Source) -> None:
