@@ -6,10 +6,13 @@ from core.errors import InvalidRequest
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds since 1970."""
+    """Milliseconds since 1970. `InvalidRequest`, also for a time that `shown_time` cannot show: in
+    UTC it may be in the year 0 or 10000.
+    """
     try:
         at = datetime.fromisoformat(text)
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        return int(at.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise InvalidRequest(
             f"{text[:40]!r} is no time: give one such as 2026-01-31T18:00:00Z"

@@ -70,6 +70,21 @@ async def test_an_old_secret_stays_for_the_stated_overlap(gateway: Running) -> N
         assert (await gateway.ask("POST", path, json={"keep_old_s": wrong})).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "moment",
+    ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "10000-01-01", "2020-01-01"],
+)
+async def test_an_end_that_no_calendar_has_breaks_no_list_of_keys(
+    gateway: Running, moment: str
+) -> None:
+    path = f"/admin/projects/{await project_of(gateway)}/api-keys"
+    refused = await gateway.ask("POST", path, json={"name": "x", "expires_at": moment})
+    assert refused.status_code == 400
+    assert (await gateway.ask("GET", path)).status_code == 200
+    await make(gateway, expires_at="9999-12-31T23:59:59Z")
+    assert (await gateway.ask("GET", path)).status_code == 200
+
+
 async def test_the_last_admin_key_is_not_revoked_or_lowered_by_accident(gateway: Running) -> None:
     path = f"/admin/projects/{await project_of(gateway)}/api-keys"
     (own,) = [k for k in (await gateway.ask("GET", path)).json()["data"] if k["role"] == "admin"]
