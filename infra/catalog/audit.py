@@ -60,6 +60,7 @@ class AuditLog:
         self._age_s = age_s
         self._unpruned: set[str] = set()
         self._written = 0
+        self._pruned_at = 1 - PRUNE_EVERY
 
     @staticmethod
     def of(database: Database, settings: Settings, clock: Clock | None = None) -> "AuditLog":
@@ -161,8 +162,9 @@ class AuditLog:
 
     async def _prune_at_times(self) -> None:
         """At the first entry of a process, then at every `PRUNE_EVERY`th."""
-        if self._written % PRUNE_EVERY != 1:
+        if self._written < self._pruned_at + PRUNE_EVERY:
             return
+        self._pruned_at = self._written
         projects, self._unpruned = self._unpruned, set()
         oldest = self._clock.now_ms() - int(self._age_s * 1000)
 

@@ -304,6 +304,15 @@ class AccountsSuite:
         clock.now_s += 3601
         assert await audit.entries(None, 99) == []
 
+    async def test_changes_that_always_come_two_at_a_time_are_bounded_as_well(
+        self, audit: AuditLog
+    ) -> None:
+        for n in range(2 * PRUNE_EVERY):
+            both = [await audit.begin("p", "k", "r", "a", f"index/{n}") for _ in range(2)]
+            for entry in both:
+                await audit.end(entry, "p", f"index/{n}", DONE)
+        assert len(await audit.entries("p", 999)) <= 5 + PRUNE_EVERY + 1
+
     async def test_a_text_of_any_length_is_cut_to_what_names_need(self, audit: AuditLog) -> None:
         await audit.record("p", "k", "r", "index.delete", "index/\0" + "x" * 100_000)
         (entry,) = await audit.entries("p", 1)
