@@ -42,6 +42,9 @@ class Scope(StrEnum):
     NAMESPACE = "namespace"
 
 
+# What a read costs in read units is known afterwards.
+_READ = {Measure.READ_REQUESTS: 1.0, Measure.READ_UNITS: 0.0}
+
 Rates = Mapping[Measure, Rate]
 """Only measures that have a limit."""
 
@@ -106,8 +109,13 @@ class RateLimits:
         afterwards (`spent`): it is admitted while there are any left. `Overloaded`.
         """
         if not self._off:
-            amounts = {Measure.READ_REQUESTS: 1.0, Measure.READ_UNITS: 0.0}
-            self._admit(index, namespace, amounts)
+            self._admit(index, namespace, _READ)
+
+    def check_read(self, index: IndexInfo, namespace: str) -> None:
+        """`Overloaded` if the buckets are too empty for a read; takes nothing."""
+        if not self._off:
+            now = self._clock.monotonic()
+            self._check(self._of(index, namespace, now), namespace, _READ, now)
 
     def spent(self, index: IndexInfo, namespace: str | None, read_units: int) -> None:
         """What an admitted read cost in the end."""
@@ -122,6 +130,18 @@ class RateLimits:
     ) -> None:
         now = self._clock.monotonic()
         accounts = self._of(index, namespace, now)
+        self._check(accounts, namespace, amounts, now)
+        self._leave_room(index, namespace, accounts, amounts, now)
+        for account in accounts.values():
+            _take(account, amounts, now)
+
+    def _check(
+        self,
+        accounts: Mapping[Scope, _Account],
+        namespace: str | None,
+        amounts: Mapping[Measure, float],
+        now: float,
+    ) -> None:
         for scope, account in accounts.items():
             for measure, amount in amounts.items():
                 bucket = account.buckets.get(measure)
@@ -129,9 +149,6 @@ class RateLimits:
                 wait_s = bucket.wait_s(amount or 1.0, now) if bucket is not None else 0.0
                 if wait_s > 0:
                     raise self._refusal(scope, measure, namespace, wait_s)
-        self._leave_room(index, namespace, accounts, amounts, now)
-        for account in accounts.values():
-            _take(account, amounts, now)
 
     def _leave_room(
         self,

@@ -56,6 +56,10 @@ class Tenants:
         self._rates.admit_read(index, namespace)
         await self._take(index, UNNAMED if namespace is None else namespace)
 
+    def may_read(self, index: IndexInfo, namespace: str) -> None:
+        """Of a read that is to follow; nothing is counted."""
+        self._rates.check_read(index, namespace)
+
     def has_read(self, index: IndexInfo, namespace: str | None, read_units: int) -> None:
         self._rates.spent(index, namespace, read_units)
 

@@ -88,6 +88,7 @@ class RecordRoutes:
         asked: Embedded | None = None
         if body.query.inputs is not None:
             embed, embedder = self._embedding(call)
+            self._plane.may_query(call, namespace)
             asked = await embedder.embed(
                 [body.query.inputs.text],
                 embed.query_type,

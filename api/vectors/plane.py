@@ -175,10 +175,11 @@ class DataPlane:
         make: Callable[[Sequence[B]], Awaitable[UpsertBody]],
     ) -> Upserted:
         """As `upsert`, of records that `make` makes of what is `given`, one of each, at a cost: so
-        the caller's rate is asked before.
+        quota and rate are asked before.
         """
         name = checked_namespace(namespace)
         raw, count = await self._judged(call, given, len)
+        await self._namespaces.admit(call.index, name)
         await self._tenants.writes_records(call.index, name, count, call.body_bytes)
         made = await make(raw)
         _, operation = await judged(
@@ -214,6 +215,12 @@ class DataPlane:
             ),
         )
         return Queried(wanted.namespace, result.matches, result.cost, result.freshness)
+
+    def may_query(self, call: Call, namespace: str) -> None:
+        """Before something is made for a query at a cost: `Overloaded` if the caller's rate does
+        not allow the query now. Nothing is counted.
+        """
+        self._tenants.may_read(call.index, checked_namespace(namespace))
 
     async def fetch(self, call: Call, namespace: str | None, ids: Sequence[str]) -> Fetched:
         name = checked_namespace(namespace)

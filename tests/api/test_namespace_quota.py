@@ -13,6 +13,7 @@ from infra.catalog.quotas import Quota
 from query.model import NamespaceResult, NamespacesResult, ReadOptions
 from tests.api.gateway import Running, running_gateway
 from tests.api.memory_index import MemoryIndex
+from tests.api.test_records import Texts, for_model, lines, write_models
 from tests.infra.held_clock import HeldClock
 
 INDEX = IndexInfo(
@@ -77,6 +78,24 @@ async def test_an_index_has_only_so_many_namespaces(
         await gateway.ask("DELETE", "/namespaces/b", host=host)
         await upsert(gateway, host, "a")
         assert await upsert(gateway, host, "c") == 200
+
+
+async def test_texts_begin_no_namespace_in_a_full_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before they are embedded, which costs."""
+    monkeypatch.setattr("api.vectors.namespace_quota.PERIODS_S", ())
+    monkeypatch.setattr("api.vectors.namespace_quota.FULL_S", 0.0)
+    models = write_models(tmp_path)
+    async with running_gateway(tmp_path, max_namespaces=2, embedders=models) as gateway:
+        made = await gateway.ask("POST", "/indexes/create-for-model", json=for_model())
+        texts = Texts(gateway, made.json()["host"])
+        told = []
+        for name in ("a", "b", "a", "c", "a"):
+            record = lines({"_id": "x", "body": "unspeakable" if name == "c" else "snow"})
+            told.append((await texts.upsert(record, name)).status_code)
+            await gateway.gateway._namespaces.counted()
+        assert told == [201, 201, 201, 403, 201]
 
 
 @pytest.fixture

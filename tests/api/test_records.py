@@ -252,6 +252,22 @@ async def test_who_may_write_and_who_may_read(texts: Texts) -> None:
     assert (await texts.upsert(lines(GOOD), key=None)).status_code == 401
 
 
+async def test_a_search_beyond_its_rate_is_refused_before_its_text_is_embedded(
+    tmp_path: Path,
+) -> None:
+    """The model is slow or costs money; a text that it cannot take shows that it was asked."""
+    models = write_models(tmp_path)
+    rates: dict[str, Any] = {"rate_namespace_read_requests": 0.001}
+    async with running_gateway(tmp_path, embedders=models, **rates) as gateway:
+        made = await gateway.ask("POST", "/indexes/create-for-model", json=for_model())
+        texts = Texts(gateway, made.json()["host"])
+        searched = [
+            (await texts.search(query={"top_k": 1, "inputs": {"text": text}})).status_code
+            for text in ("snow", "unspeakable")
+        ]
+        assert searched == [200, 429]
+
+
 async def test_an_index_for_a_model_in_both_shapes(gateway: Running) -> None:
     asked = for_model(read_parameters={"input_type": "query"}, metric="dotproduct")
     made = (
