@@ -71,7 +71,10 @@ DOCUMENTS = "/namespaces/tenant-one/documents/search"
 
 CASES: Mapping[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/indexes"): (Case("/indexes", sees=Sees.OWN),),
-    ("POST", "/indexes"): (Case("/indexes", NEW, sees=Sees.ITS_OWN_NAMES),),
+    ("POST", "/indexes"): (
+        Case("/indexes", NEW, sees=Sees.ITS_OWN_NAMES),
+        Case("/indexes", {**NEW, "name": "stolen", "spec": {"pod": FROM_COLLECTION}}),
+    ),
     ("POST", "/indexes/create-for-model"): (
         Case("/indexes/create-for-model", EMBED, sees=Sees.ITS_OWN_NAMES),
     ),
@@ -152,9 +155,11 @@ CASES: Mapping[tuple[str, str], tuple[Case, ...]] = {
     ("GET", "/indexes/{name}/backups"): (
         Case("/indexes/{index}/backups"),
         Case("/indexes/{index}/backups?include_deleted=true", sees=Sees.OWN),
+        Case("/indexes/{index}/backups?paginationToken={backup_place}"),
     ),
     ("GET", "/backups"): (
         Case("/backups", sees=Sees.OWN),
+        Case("/backups?paginationToken={backup_place}", sees=Sees.OWN),
         Case("/backups?paginationToken={backup_token}", sees=Sees.REFUSAL),
     ),
     ("GET", "/backups/{backup_id}"): (Case("/backups/{backup}"),),
@@ -162,7 +167,10 @@ CASES: Mapping[tuple[str, str], tuple[Case, ...]] = {
     ("POST", "/backups/{backup_id}/create-index"): (
         Case("/backups/{backup}/create-index", {"name": "stolen"}),
     ),
-    ("GET", "/restore-jobs"): (Case("/restore-jobs", sees=Sees.OWN),),
+    ("GET", "/restore-jobs"): (
+        Case("/restore-jobs", sees=Sees.OWN),
+        Case("/restore-jobs?paginationToken={job_place}", sees=Sees.OWN),
+    ),
     ("GET", "/restore-jobs/{job_id}"): (Case("/restore-jobs/{job}"),),
     ("POST", "/collections"): (
         Case("/collections", {"name": "stolen", "source": "{pods}"}),
@@ -198,7 +206,10 @@ CASES: Mapping[tuple[str, str], tuple[Case, ...]] = {
     ("PATCH", "/admin/api-keys/{key_id}"): (Case("/admin/api-keys/{key}", {"name": "taken"}),),
     ("DELETE", "/admin/api-keys/{key_id}"): (Case("/admin/api-keys/{key}"),),
     ("POST", "/firndb/api-keys/{key_id}/rotate"): (Case("/firndb/api-keys/{key}/rotate", {}),),
-    ("GET", "/firndb/audit"): (Case("/firndb/audit", sees=Sees.OWN),),
+    ("GET", "/firndb/audit"): (
+        Case("/firndb/audit", sees=Sees.OWN),
+        Case("/firndb/audit?before=999999999", sees=Sees.OWN),
+    ),
 }
 """By method and path as registered. No case: it takes nothing that a project could own."""
 

@@ -5,6 +5,7 @@ must learn nothing: not what is in it, and not that it is there; the answer for 
 nobody has differ in the name alone, and cost the same questions to the database.
 """
 
+import base64
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ from tests.api.isolation import (
     POD,
     RECORD,
     SCHEDULE,
+    VECTOR,
     At,
     Case,
     Sees,
@@ -120,6 +122,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         for names in (ours, absent):
             names["import_token"] = encode_token(names["import"])
             names["backup_token"] = encode_token(names["backup"])
+            # as the lists of the control plane give them: behind what is newer than everything
+            for kind in ("backup", "job"):
+                place = f"{10**15 - 1}:{names[kind]}".encode()
+                names[f"{kind}_place"] = base64.urlsafe_b64encode(place).decode()
         yield World(gateway, ours, absent, "their-index")
 
 
@@ -316,6 +322,32 @@ async def test_over_grpc_a_key_that_only_reads_writes_nothing(world: World) -> N
                     code, *_ = await client.refused(method, message, key=READ_ONLY_KEY)
                     assert code.name == "PERMISSION_DENIED"
     assert world.gateway.memory.tables == tables
+
+
+async def test_on_its_port_another_projects_index_is_not_found(tmp_path: Path) -> None:
+    """Where each index has a port, anybody can connect to it: only the key's project counts."""
+    async with running_gateway(tmp_path) as gateway:
+        host = (await gateway.create("ours-index"))["host"]
+        vectors = [{"id": RECORD, "values": VECTOR, "metadata": METADATA}]
+        body = {"vectors": vectors, "namespace": NAMESPACE}
+        assert (await gateway.ask("POST", "/vectors/upsert", host=host, json=body)).is_success
+        tables = dict(gateway.memory.tables)
+        told = set()
+        for method, case in ALL:
+            if case.at is At.OUR_INDEX:
+                path = host + case.path.replace("{import}", "0" * 32)
+                headers = {"api-key": OTHER_KEY}
+                if case.ndjson:
+                    headers["content-type"] = "application/x-ndjson"
+                content = None if case.body is None else orjson.dumps(case.body)
+                answer = await gateway.http.request(method, path, headers=headers, content=content)
+                told.add((answer.status_code, answer.text))
+        assert told == {(404, '{"code":5,"message":"Index not found","details":[]}')}
+        async with grpc_client(host) as client:
+            for called, message in _grpc_cases():
+                code, text, _ = await client.refused(called, message, key=OTHER_KEY)
+                assert (code.name, text) == ("NOT_FOUND", "Index not found")
+        assert gateway.memory.tables == tables
 
 
 def test_every_grpc_method_has_its_cases() -> None:
