@@ -7,6 +7,7 @@ The same structs describe the entries of the log (`ingest.wire`). What they say 
 """
 
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ from core.limits import REQUEST_BYTES_MAX, SPARSE_INDEX_MAX
 SparseIndex = Annotated[int, msgspec.Meta(ge=0, le=SPARSE_INDEX_MAX)]
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
+_Decoded = TypeVar("_Decoded")
 
 
 class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -123,13 +125,36 @@ class CreateNamespaceBody(msgspec.Struct):
 def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_MAX) -> _Body:
     """A JSON body as `kind`. `TooLarge` beyond `bytes_max`; `InvalidRequest` naming the place."""
     check_size(len(body), bytes_max)
+    decoder: msgspec.json.Decoder[_Body] = _json_decoder(kind)
     try:
-        decoder: msgspec.json.Decoder[_Body] = _json_decoder(kind)
-        return decoder.decode(body)
+        return with_whole_floats(decoder.decode, body)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"Invalid request body{place(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from error
+
+
+def with_whole_floats(decode: Callable[[bytes], _Decoded], body: bytes) -> _Decoded:
+    """What `decode` makes of a JSON body, also where an integer is written as `5.0`: JSON has one
+    kind of numbers, and encoders of some languages write whole ones so. Costs nothing without.
+    """
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        if "got `float`" not in str(error):
+            raise
+        return decode(msgspec.json.encode(_with_integers(msgspec.json.decode(body))))
+
+
+def _with_integers(value: Any) -> Any:
+    match value:
+        case float() if value.is_integer() and abs(value) < 1 << 53:
+            return int(value)
+        case list():
+            return [_with_integers(element) for element in value]
+        case dict():
+            return {name: _with_integers(element) for name, element in value.items()}
+    return value
 
 
 def check_size(size: int, bytes_max: int) -> None:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from api.errors import Unprocessable
 from core.errors import InvalidRequest
+from ingest.bodies import with_whole_floats
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ def decode(body: bytes, shape: type[T]) -> T:
     Kept in one index, it would break every list of indexes.
     """
     try:
-        decoded = msgspec.json.decode(body, type=shape)
+        decoded = with_whole_floats(lambda sent: msgspec.json.decode(sent, type=shape), body)
         orjson.dumps(msgspec.to_builtins(decoded))
         return decoded
     except msgspec.ValidationError as error:

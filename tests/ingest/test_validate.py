@@ -322,6 +322,18 @@ def test_a_query_by_vector() -> None:
     assert query(topK=1, vector=[1, 2, 3], scanFactor=1, maxCandidates=10).scan_share == 0.25
 
 
+def test_a_whole_number_may_come_as_a_float() -> None:
+    """JSON does not tell them apart, and encoders of other languages write 5.0."""
+    assert query(topK=5.0, vector=[1, 2, 3], maxCandidates=1e2).top_k == 5
+    sparse = {"indices": [3.0, 4.0], "values": [1, 2]}
+    found = query(SPARSE, topK=1, sparseVector=sparse).sparse
+    assert found is not None
+    assert found.indices.tolist() == [3, 4]
+    for wrong in (5.5, 1e300, -1.0):
+        with pytest.raises(InvalidRequest, match="topK"):
+            query(topK=wrong, vector=[1, 2, 3])
+
+
 def test_other_queries() -> None:
     by_id = query(topK=1, id="a", vector=[], namespace="n", filter={}, scanFactor=2)
     assert (by_id.id, by_id.vector, by_id.filter, by_id.namespace) == ("a", None, None, "n")
