@@ -5,7 +5,9 @@ import asyncio
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.errors import body_of, meaning_of
 from api.relay import PREFACE, Relays
+from core.errors import InvalidRequest
 
 # Known clients send less than 4 KiB of headers; the parser takes URLs of 64 KiB (a fetch of some
 # hundred long ids). It has no bound of its own for headers, and grows with them.
@@ -48,6 +50,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._reading_head, self._head_bytes = True, 0
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's own answer is plain text, and clients look for JSON."""
+        path = getattr(self, "url", b"").partition(b"?")[0].decode("ascii", "replace")
+        body = body_of(meaning_of(InvalidRequest(msg)), msg, path)
+        fields = [*self.server_state.default_headers, (b"content-type", b"application/json")]
+        fields += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + body)
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()

@@ -1,6 +1,7 @@
 """What every request meets: bounds, an id, JSON errors, no internals; and what machines ask."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 
@@ -43,6 +44,29 @@ async def test_a_head_without_end_is_cut_off(gateway: Running) -> None:
     writer.write(b"GET / HTTP/1.1\r\nx-long: " + b"a" * (1 << 20))
     assert (await reader.readline()).startswith(b"HTTP/1.1 400")
     writer.close()
+
+
+async def test_what_is_no_http_is_told_so_as_json(gateway: Running) -> None:
+    """Clients read errors from JSON, also those that come before there is a request."""
+    address = gateway.url.removeprefix("http://").split(":")
+    for sent, data in [
+        (b"NONSENSE\r\n\r\n", False),
+        (b"GET /indexes HTTP/1.1\r\nno header\r\n\r\n", False),
+        (b"GET /vectors/list?x=1 HTTP/1.1\r\nno header\r\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nx-long: " + b"a" * (1 << 20), False),
+    ]:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(sent)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert head.startswith("http/1.1 400 ")
+        assert "content-type: application/json\r\n" in head
+        length = int(head.split("content-length: ")[1].split("\r\n")[0])
+        body = json.loads(await reader.readexactly(length))
+        if data:
+            assert (body["code"], body["details"]) == (3, [])
+        else:
+            assert (body["status"], body["error"]["code"]) == (400, "INVALID_ARGUMENT")
+        writer.close()
 
 
 @pytest.mark.parametrize("path", ["/indexes", "/vectors/upsert"])
