@@ -21,6 +21,7 @@ from infra.catalog.backups import Backups
 from infra.catalog.catalog import Catalog
 from infra.catalog.model import SOURCE_BACKUP, SOURCE_COLLECTION, CatalogIndex, NewIndex
 from infra.catalog.restores import Restores
+from ingest.vectors import shown
 
 NAME_CHARS_MAX = 128
 DESCRIPTION_CHARS_MAX = 1024
@@ -151,7 +152,7 @@ def with_error(response: Response, error: str | None) -> Response:
 def known_id(text: str) -> str:
     """An id as this server gives them; `NotFound` for anything else."""
     if len(text) != 32 or not text.isascii() or not text.isalnum():
-        raise NotFound("Resource not found")
+        raise NotFound(f"Resource {shown(text)} not found")
     return text
 
 

@@ -9,6 +9,7 @@ from core.errors import InvalidRequest, NotFound
 from core.indexes import IndexInfo, IndexState, VectorType
 from core.limits import DIMENSION_MAX
 from core.metric import Metric
+from ingest.vectors import shown
 
 NAME_CHARS_MAX = 45
 TAGS_MAX = 20
@@ -32,7 +33,7 @@ def check_name(name: str) -> str:
 def known_name(name: str) -> str:
     """A name that an index or collection can have; `NotFound` for anything else."""
     if len(name) > NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
-        raise NotFound("Resource not found")
+        raise NotFound(f"Resource {shown(name)} not found")
     return name
 
 

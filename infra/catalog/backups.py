@@ -55,28 +55,28 @@ class Backups:
         """
 
         def work(connection: Connection) -> Backup:
-            check_source(connection, source.info.index_id)
+            check_source(connection, source)
             check_quota(connection, self._quotas, source.info.project_id, kind)
             values = new_backup(source, self._clock.now_ms())
             values |= {"kind": kind.value, "name": name, "description": description}
             connection.execute(sa.insert(BACKUPS).values(values))
-            return _one(connection, BACKUPS.c.backup_id == values["backup_id"])
+            return _of_id(connection, values["backup_id"])
 
         try:
             return await self._database.write(work)
         except sa.exc.IntegrityError as error:
-            raise AlreadyExists("Resource already exists") from error
+            raise AlreadyExists(f"Resource {name} already exists") from error
 
     async def get(self, project_id: str, backup_id: str) -> Backup:
         """Not a collection; `NotFound`."""
         return await self._database.read(
-            lambda connection: _one(connection, *_called(project_id, BackupKind.BACKUP, backup_id))
+            lambda connection: _one(connection, project_id, BackupKind.BACKUP, backup_id)
         )
 
     async def collection(self, project_id: str, name: str) -> Backup:
         """`NotFound`."""
         return await self._database.read(
-            lambda connection: _one(connection, *_called(project_id, BackupKind.COLLECTION, name))
+            lambda connection: _one(connection, project_id, BackupKind.COLLECTION, name)
         )
 
     async def page(
@@ -120,7 +120,7 @@ class Backups:
         """
 
         def work(connection: Connection) -> Backup:
-            found = _one(connection, *_called(project_id, kind, called), lock=True)
+            found = _one(connection, project_id, kind, called, lock=True)
             mine = BACKUPS.c.backup_id == found.backup_id
             if connection.execute(sa.select(BACKUPS.c.backup_id).where(mine, _RESTORED_NOW)).all():
                 raise FailedPrecondition(
@@ -129,7 +129,7 @@ class Backups:
             connection.execute(
                 sa.update(BACKUPS).where(mine).values(state=BackupState.TERMINATING.value)
             )
-            return _one(connection, mine)
+            return _of_id(connection, found.backup_id)
 
         return await self._database.write(work)
 
@@ -247,19 +247,19 @@ def check_quota(connection: Connection, quotas: Quotas, project_id: str, kind: B
     quota.check(connection, project_id, count)
 
 
-def check_source(connection: Connection, index_id: str) -> None:
+def check_source(connection: Connection, source: CatalogIndex) -> None:
     """`NotFound`, `FailedPrecondition` unless it is an index that serves."""
-    statement = sa.select(INDEXES.c.state).where(INDEXES.c.index_id == index_id)
+    statement = sa.select(INDEXES.c.state).where(INDEXES.c.index_id == source.info.index_id)
     state = IndexState(connection.execute(statement).scalar_one())
     if not state.living:
-        raise NotFound("Resource not found")
+        raise NotFound(f"Resource {source.info.name} not found")
     if state is not IndexState.READY:
         raise FailedPrecondition(f"The index is {state.value}: wait until it is Ready")
 
 
 def locked_ready(connection: Connection, backup_id: str) -> Backup:
     """For a transaction that begins to use it. `NotFound`, `FailedPrecondition`."""
-    found = _one(connection, BACKUPS.c.backup_id == backup_id, lock=True)
+    found = _of_id(connection, backup_id, lock=True)
     if found.state is not BackupState.READY:
         raise FailedPrecondition(
             f"The {found.kind.value} is {found.state.value}: an index can be created from it when "
@@ -268,18 +268,29 @@ def locked_ready(connection: Connection, backup_id: str) -> Backup:
     return found
 
 
-def _called(project_id: str, kind: BackupKind, called: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _one(
+    connection: Connection, project_id: str, kind: BackupKind, called: str, *, lock: bool = False
+) -> Backup:
+    """called: an id, or a collection's name. `NotFound`."""
     by = BACKUPS.c.backup_id if kind is BackupKind.BACKUP else BACKUPS.c.name
-    return BACKUPS.c.project_id == project_id, BACKUPS.c.kind == kind.value, by == called
+    mine = (BACKUPS.c.project_id == project_id, BACKUPS.c.kind == kind.value)
+    return _found(connection, called, *mine, by == called, lock=lock)
 
 
-def _one(connection: Connection, *where: sa.ColumnElement[bool], lock: bool = False) -> Backup:
+def _of_id(connection: Connection, backup_id: str, *, lock: bool = False) -> Backup:
+    """`NotFound`."""
+    return _found(connection, backup_id, BACKUPS.c.backup_id == backup_id, lock=lock)
+
+
+def _found(
+    connection: Connection, called: str, *where: sa.ColumnElement[bool], lock: bool
+) -> Backup:
     statement = _WITH_SOURCE.where(*where)
     if lock:
         statement = statement.with_for_update(of=BACKUPS)
     row = connection.execute(statement).first()
     if row is None:
-        raise NotFound("Resource not found")
+        raise NotFound(f"Resource {called} not found")
     return backup_of(row)
 
 

@@ -62,7 +62,7 @@ class Restores:
             lambda connection: connection.execute(_WITH_TARGET.where(*where)).first()
         )
         if row is None:
-            raise NotFound("Resource not found")
+            raise NotFound(f"Resource {job_id} not found")
         return _job_of(row)
 
     async def page(

@@ -60,7 +60,7 @@ class Schedules:
         """
 
         def work(connection: Connection) -> Schedule:
-            check_source(connection, index.info.index_id)
+            check_source(connection, index)
             of_index = BACKUP_SCHEDULES.c.index_id == index.info.index_id
             count = sa.select(sa.func.count()).select_from(BACKUP_SCHEDULES).where(of_index)
             if connection.execute(count).scalar_one() >= SCHEDULES_MAX:
@@ -248,7 +248,7 @@ def _one(
         statement = statement.with_for_update(of=BACKUP_SCHEDULES)
     row = connection.execute(statement).first()
     if row is None:
-        raise NotFound("Resource not found")
+        raise NotFound(f"Resource {schedule_id} not found")
     return _schedule_of(row)
 
 

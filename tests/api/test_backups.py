@@ -352,6 +352,9 @@ async def test_nothing_is_told_of_another_projects(gateway: Running) -> None:
                 method, path.format(called), json=body, key=OTHER_KEY, headers=CLASSIC
             )
             assert error_code(refused) == (404, "NOT_FOUND"), (method, path, called)
+            if called in (theirs, unknown, "nonexistent-id-xyz"):
+                message = refused.json()["error"]["message"]
+                assert message == f"Resource {called} not found", (method, path)
         changing = method != "GET"
         answer = await gateway.ask(method, path.format(theirs), json=body, key=READ_ONLY_KEY)
         assert answer.status_code == (403 if changing else 200), (method, path)
