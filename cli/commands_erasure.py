@@ -9,6 +9,7 @@ import click
 
 from cli.asking import ask_with_bar, data_option, namespace_option
 from cli.output import json_option, plain_errors, print_json, print_table
+from core.printable import printable
 
 COLLECTED = ["index", "namespace", "objects", "bytes", "manifests", "waiting_objects", "note"]
 PURGED = ["namespace", "rewritten", "deleted_objects", "deleted_bytes", "scanned_objects", "left"]
@@ -78,7 +79,7 @@ def purge(
 
 
 def _print_rest(row: dict[str, Any]) -> None:
-    name, log = row["namespace"], row["log"]
+    name, log = printable(row["namespace"]), row["log"]
     for one in row["left"]:
         click.echo(f"{name}: {one['key']} ({one['bytes']:,} bytes): {one['why']}")
     for holder in row["holding"]:

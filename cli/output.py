@@ -10,6 +10,7 @@ import click
 import orjson
 
 from core.errors import FirnError
+from core.printable import printable
 from infra.settings import SettingRow
 
 P = ParamSpec("P")
@@ -69,12 +70,12 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
 
 
 def fail(message: str) -> NoReturn:
     """One line on standard error, exit status 1."""
-    click.echo(f"firndb: {message}", err=True)
+    click.echo(f"firndb: {printable(message)}", err=True)
     sys.exit(1)
 
 

@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
+from core.printable import printable
+
 # Seconds. From a query in memory (1 ms) to the longest deadline (25 s), about three a decade.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 
@@ -79,7 +81,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
-        line = f"{at} {record.levelname.lower()} {record.name}: {record.getMessage()}"
+        line = f"{at} {record.levelname.lower()} {record.name}: "
+        line += printable(record.getMessage())
         return line if not record.exc_info else f"{line}\n{self.formatException(record.exc_info)}"
 
 

@@ -21,6 +21,15 @@ def test_columns_are_as_wide_as_their_widest_cell(capsys: pytest.CaptureFixture[
     ]
 
 
+def test_names_that_clients_chose_say_nothing_to_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The audit log has paths of refused requests: they break no line and move no cursor."""
+    print_table([{"name": "a\n2026 default done\x1b[2J\u202e", "ok": "größe"}], ["name", "ok"])
+    _head, row = capsys.readouterr().out.splitlines()
+    assert row == "a\\n2026 default done\\x1b[2J\\u202e  größe"
+
+
 def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([], ["name", "records"])
     assert capsys.readouterr().out == "name  records\n"

@@ -26,6 +26,13 @@ def test_a_line_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].endswith(" warning api.server: port 8081 is taken")
 
 
+def test_what_clients_sent_makes_no_lines_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "text")
+    logging.getLogger("api").warning("request to %s failed", "/a\n12:00:00.000 error api: \x1b[2J")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("request to /a\\n12:00:00.000 error api: \\x1b[2J failed")
+
+
 def test_an_object_for_machines_also_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("info", "json")
     try:
