@@ -8,6 +8,7 @@ takes.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ GROUP_BYTES = 16 << 20
 GROUP_RECORDS = 5_000
 # Of one process: each reads its files as fast as they come.
 EXPORTS_MAX = 4
+# A client that reads slowly keeps its place: those of one project must not have them all.
+PROJECT_EXPORTS_MAX = 2
 # A pin holds for the grace time of garbage collection after it was made; made anew so often, it
 # outlives every grace time above this.
 RENEW_S = 300.0
@@ -74,7 +77,7 @@ class Exporter:
     def __init__(self, parts: ExportParts, wait_s: float = WAIT_S) -> None:
         self._parts = parts
         self._wait_s = wait_s
-        self._running = 0
+        self._running: Counter[str] = Counter()  # by project
 
     @asynccontextmanager
     async def export(
@@ -84,9 +87,13 @@ class Exporter:
 
         `NotFound`: no such namespace. `DeadlineExceeded`: not all of it is in files. `Overloaded`.
         """
-        if self._running >= EXPORTS_MAX:
-            raise Overloaded(f"{EXPORTS_MAX} exports are running here; try again when one is done")
-        self._running += 1
+        running, project = self._running, index.project_id
+        if running[project] >= PROJECT_EXPORTS_MAX or running.total() >= EXPORTS_MAX:
+            raise Overloaded(
+                f"{running[project]} exports of this project are running here, {running.total()} "
+                "in all; try again when one is done"
+            )
+        running[project] += 1
         try:
             lsn = await self._indexed(index.index_id, namespace)
             pin = _Pin(self._parts, await self._pinned(index.index_id, namespace))
@@ -101,7 +108,9 @@ class Exporter:
                 await asyncio.gather(renewing, return_exceptions=True)
                 await asyncio.shield(pin.release())
         finally:
-            self._running -= 1
+            running[project] -= 1
+            if not running[project]:
+                del running[project]
 
     async def _indexed(self, index_id: str, namespace: str) -> int:
         """Waits until all that is in the log now is in manifests; the LSN up to which."""

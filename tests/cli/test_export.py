@@ -6,6 +6,7 @@ something else.
 
 import asyncio
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from infra.catalog.model import NewIndex
 from infra.imports.locations import locations_of
 from infra.settings import Settings
 from ingest.writer import LogWriter
-from query.export import EXPORTS_MAX
+from query.export import EXPORTS_MAX, PROJECT_EXPORTS_MAX
 from query.model import Consistency, ReadOptions
 from storage.layout import namespace_prefix, snapshots_prefix
 from tests.builder.test_importing import TINY
@@ -187,11 +188,19 @@ async def test_so_many_at_a_time_and_none_of_what_is_not_there(tmp_path: Path) -
         with pytest.raises(NotFound, match="'a' not found"):
             await exported(engine, info, "a")
         await write(engine, info, "a", Upsert(tuple(records_of(3, 8))))
-        held = [engine.queries.export(info, "a") for _ in range(EXPORTS_MAX)]
+        held = [engine.queries.export(info, "a") for _ in range(PROJECT_EXPORTS_MAX)]
         for one in held:
             await one.__aenter__()
-        with pytest.raises(Overloaded, match="4 exports are running"):
+        with pytest.raises(Overloaded, match="2 exports of this project are running here, 2 in"):
             await exported(engine, info, "a")
+        other = replace(info, project_id="another")
+        held += [
+            engine.queries.export(other, "a") for _ in range(EXPORTS_MAX - PROJECT_EXPORTS_MAX)
+        ]
+        for one in held[PROJECT_EXPORTS_MAX:]:
+            await one.__aenter__()
+        with pytest.raises(Overloaded, match="0 exports of this project are running here, 4 in"):
+            await exported(engine, replace(info, project_id="third"), "a")
         for one in held:
             await one.__aexit__(None, None, None)
         await exported(engine, info, "a")
