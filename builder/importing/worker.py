@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from builder.importing.importer import Importer, ImportParts
 from core.clock import new_uuid
@@ -47,6 +48,9 @@ class ImportWorker:
         self._metrics = ImportMetrics(parts.builder.metrics)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        # By project, the number of the look in which one was last begun here.
+        self._begun: dict[str, int] = {}
+        self._looks = 0
         self._count_at = 0.0
 
     async def run(self) -> None:
@@ -70,17 +74,31 @@ class ImportWorker:
         waiting = await self._parts.imports.work()
         known = {work.import_id for work in waiting}
         self._not_before = {i: at for i, at in self._not_before.items() if i in known}
-        for work in waiting:
+        self._looks += 1
+        for project, work in await self._in_turns(waiting):
             if len(self._running) >= self._at_once:
                 break
             wait_until = self._not_before.get(work.import_id, 0.0)
             if work.import_id not in self._running and now >= wait_until:
                 task = asyncio.create_task(self._do(work), name=work.lease)
                 self._running[work.import_id] = task
+                self._begun[project] = self._looks
         if now >= self._count_at:
             self._count_at = now + COUNT_S
             for state, count in (await self._parts.imports.counts()).items():
                 self._metrics.imports.labels(state.value).set(count)
+
+    async def _in_turns(self, waiting: Sequence[Import]) -> list[tuple[str, Import]]:
+        """With their projects, first of those for which one was begun longest ago: who has many
+        imports holds the others up by one.
+        """
+        owned: list[tuple[str, Import]] = []
+        for work in waiting:
+            info = await self._parts.builder.directory.find(work.index_id)
+            assert info is not None, "an import is of an index"
+            owned.append((info.project_id, work))
+        self._begun = {p: self._begun.get(p, 0) for p, _ in owned}
+        return sorted(owned, key=lambda one: self._begun[one[0]])
 
     async def _do(self, work: Import) -> None:
         try:

@@ -21,7 +21,7 @@ from infra.catalog.backup_model import (
 )
 from infra.catalog.database import Database
 from infra.catalog.model import CatalogIndex
-from infra.catalog.paging import page_of
+from infra.catalog.paging import in_turns, page_of
 from infra.catalog.quotas import Quotas
 from infra.catalog.tables import BACKUP_SCHEDULES, BACKUPS, INDEXES, RESTORE_JOBS
 
@@ -136,12 +136,12 @@ class Backups:
     # For whoever runs the jobs
 
     async def open(self, limit: int) -> list[Backup]:
-        """To be taken or to be deleted, oldest first."""
+        """To be taken or to be deleted, oldest first, projects in turns."""
         states = (BackupState.INITIALIZING.value, BackupState.TERMINATING.value)
-        order = (BACKUPS.c.created_ms, BACKUPS.c.backup_id)
-        return await self._many(
-            _WITH_SOURCE.where(BACKUPS.c.state.in_(states)).order_by(*order).limit(limit)
-        )
+        wanted = BACKUPS.c.state.in_(states)
+        key = (BACKUPS.c.created_ms, BACKUPS.c.backup_id)
+        owner = BACKUPS.c.project_id
+        return await self._many(in_turns(_WITH_SOURCE, BACKUPS, owner, key, wanted, limit))
 
     async def states(self, backup_ids: Collection[str]) -> dict[str, BackupState]:
         """Of those that are there."""

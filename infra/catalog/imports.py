@@ -15,7 +15,8 @@ from core.clock import Clock, SystemClock, new_uuid
 from core.errors import FailedPrecondition, NotFound
 from core.limits import IMPORTS_KEPT_MAX, IMPORTS_UNFINISHED_MAX
 from infra.catalog.database import Database
-from infra.catalog.tables import IMPORTS
+from infra.catalog.paging import in_turns
+from infra.catalog.tables import IMPORTS, INDEXES
 
 
 class ImportState(StrEnum):
@@ -166,15 +167,14 @@ class ImportStore:
         return await self._database.write(work)
 
     async def work(self, limit: int = 100) -> list[Import]:
-        """What somebody has to work on, oldest first: unfinished ones, and finished ones that left
-        something behind.
+        """What somebody has to work on, oldest first, projects in turns: unfinished ones, and
+        finished ones that left something behind.
         """
-        statement = (
-            sa.select(*_SHOWN)
-            .where(sa.or_(_OPEN, IMPORTS.c.cleaned.is_(False)))
-            .order_by(IMPORTS.c.created_ms, IMPORTS.c.import_id)
-            .limit(limit)
-        )
+        wanted = sa.or_(_OPEN, IMPORTS.c.cleaned.is_(False))
+        key = (IMPORTS.c.created_ms, IMPORTS.c.import_id)
+        owned = IMPORTS.join(INDEXES, INDEXES.c.index_id == IMPORTS.c.index_id)
+        shown = sa.select(*_SHOWN)
+        statement = in_turns(shown, owned, INDEXES.c.project_id, key, wanted, limit)
         return await self._database.read(
             lambda connection: [_import_of(row) for row in connection.execute(statement)]
         )

@@ -1,4 +1,4 @@
-"""Pages of what was made last, by a key that nothing shifts."""
+"""Pages of what was made last, by a key that nothing shifts; and jobs in turns."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -29,3 +29,21 @@ async def page_of(
     last = rows[limit - 1] if len(rows) > limit else None
     place = None if last is None else (getattr(last, key[0].name), getattr(last, key[1].name))
     return Page([decode(row) for row in rows[:limit]], place)
+
+
+def in_turns(
+    statement: sa.Select[Any],
+    table: sa.FromClause,
+    owner: sa.Column[str],
+    key: tuple[sa.Column[int], sa.Column[str]],
+    wanted: sa.ColumnElement[bool],
+    limit: int,
+) -> sa.Select[Any]:
+    """Of what is `wanted` the oldest, but the first of every owner before the second of any: else
+    one who has more than `limit` keeps all others out. `key`: (created_ms, id) of the table.
+    """
+    turn = sa.func.row_number().over(partition_by=owner, order_by=key)
+    ranked = sa.select(key[1].label("ranked"), turn.label("turn")).select_from(table).where(wanted)
+    turns = ranked.subquery()
+    found = statement.join(turns, turns.c.ranked == key[1])
+    return found.order_by(turns.c.turn, *key).limit(limit)

@@ -12,7 +12,7 @@ from core.indexes import IndexState
 from infra.catalog.backup_model import Page, Place, RestoreJob, RestoreState
 from infra.catalog.backups import ERROR_CHARS_MAX, locked_ready
 from infra.catalog.database import Database
-from infra.catalog.paging import page_of
+from infra.catalog.paging import in_turns, page_of
 from infra.catalog.tables import INDEXES, RESTORE_JOBS
 
 _WITH_TARGET = sa.select(RESTORE_JOBS, INDEXES.c.state.label("target_state")).join(
@@ -75,9 +75,10 @@ class Restores:
     # For whoever runs the jobs
 
     async def open(self, limit: int) -> list[RestoreJob]:
-        """Oldest first."""
-        order = (RESTORE_JOBS.c.created_ms, RESTORE_JOBS.c.job_id)
-        statement = _WITH_TARGET.where(_PENDING).order_by(*order).limit(limit)
+        """Oldest first, projects in turns."""
+        key = (RESTORE_JOBS.c.created_ms, RESTORE_JOBS.c.job_id)
+        owner = RESTORE_JOBS.c.project_id
+        statement = in_turns(_WITH_TARGET, RESTORE_JOBS, owner, key, _PENDING, limit)
         found = await self._database.read(lambda connection: connection.execute(statement).all())
         return [_job_of(row) for row in found]
 

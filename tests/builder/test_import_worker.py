@@ -10,9 +10,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from builder.importing.worker import ImportWorker
-from infra.catalog.imports import Import, ImportState, ImportStore
+from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
 from infra.catalog.leases import Leases
 from tests.builder.test_importing import running
+from tests.infra.catalog_suite import NEW
 
 
 async def test_a_worker_outlives_what_a_database_says_while_it_changes_places(
@@ -42,3 +43,33 @@ async def test_a_worker_outlives_what_a_database_says_while_it_changes_places(
         await asyncio.gather(task, return_exceptions=True)
         ended = await place.imports.get(work.index_id, work.import_id)
         assert ended.state is ImportState.COMPLETED
+
+
+async def test_who_has_many_imports_holds_the_others_up_by_one(tmp_path: Path) -> None:
+    async with running(tmp_path) as place:
+        ended: list[str] = []
+
+        class Noting(ImportStore):
+            async def finish(
+                self, import_id: str, state: ImportState, progress: Progress, error: str = ""
+            ) -> bool:
+                ended.append(import_id)
+                return await super().finish(import_id, state, progress, error)
+
+        catalog = place.engine.parts.catalog
+        other = (await catalog.ensure_project("another")).project_id
+        index = (await catalog.create_index(other, NEW, None)).info.index_id
+        mine = [(await place.asked()).import_id for _ in range(4)]
+        uri = f"file://{place.root}/set/"  # has no files: each ends at once
+        theirs = (await place.imports.create(index, uri, ErrorMode.ABORT)).import_id
+        parts = replace(place.parts, imports=Noting(place.imports._database))
+        worker = ImportWorker(parts, Leases(place.imports._database), poll_s=0.01)
+        task = asyncio.create_task(worker.run())
+        for _ in range(500):
+            if task.done() or not await place.imports.work():
+                break
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert sorted(ended) == sorted([*mine, theirs])
+        assert ended.index(theirs) <= 1

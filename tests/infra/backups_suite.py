@@ -107,6 +107,31 @@ class BackupsSuite:
 
     # Backups
 
+    async def test_who_has_many_jobs_does_not_hide_those_of_others(self, stores: Stores) -> None:
+        """What runs the jobs sees only so many of those that wait."""
+        ready = await stores.ready()
+        mine = [
+            await stores.backups.create(stores.index, BackupKind.BACKUP, None, None)
+            for _ in range(5)
+        ]
+        jobs = [await stores.begin(ready, f"again-{n}") for n in range(5)]
+        stores.clock.at_ms += 1
+        other = (await stores.catalog.ensure_project("another")).project_id
+        index = await stores.catalog.create_index(other, NEW, None)
+        theirs = await stores.backups.create(index, BackupKind.BACKUP, None, None)
+        seen = [one.backup_id for one in await stores.backups.open(3)]
+        assert seen[1] == theirs.backup_id
+        assert {seen[0], seen[2]} < {one.backup_id for one in mine}
+        await stores.backups.ready(theirs.backup_id, COUNTS)
+        job = stores.restores.new_id()
+        new = replace(RESTORED, state=IndexState.INITIALIZING)
+        beside = stores.restores.beginning(job, theirs.backup_id)
+        await stores.catalog.create_index(other, new, None, beside)
+        waiting = [one.job_id for one in await stores.restores.open(3)]
+        assert waiting[1] == job
+        assert {waiting[0], waiting[2]} < set(jobs)
+        assert len(await stores.restores.open(10)) == 6
+
     async def test_a_backup_is_taken_shown_and_deleted(self, stores: Stores) -> None:
         made = await stores.backups.create(stores.index, BackupKind.BACKUP, "mine", "about")
         assert (made.state, made.record_count) == (BackupState.INITIALIZING, None)

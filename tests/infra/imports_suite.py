@@ -51,6 +51,17 @@ class ImportsSuite:
         assert await imports.work() == []
         assert (await imports.counts())[ImportState.FAILED] == 1
 
+    async def test_who_has_many_imports_does_not_hide_those_of_others(
+        self, imports: ImportStore, index: str, catalog: Catalog
+    ) -> None:
+        """A hundred that cannot go on, say of a store that is away, would be all that is seen."""
+        mine = [await imports.create(index, "s3://b/x/", ErrorMode.ABORT) for _ in range(5)]
+        other = await catalog.ensure_project("another")
+        theirs = (await catalog.create_index(other.project_id, NEW, None)).info.index_id
+        made = await imports.create(theirs, "s3://b/x/", ErrorMode.ABORT)
+        assert made.import_id in [one.import_id for one in await imports.work(2)]
+        assert len(await imports.work(10)) == len(mine) + 1
+
     async def test_nothing_changes_an_import_that_is_cancelled(
         self, imports: ImportStore, index: str
     ) -> None:
