@@ -21,6 +21,8 @@ SparseIndex = Annotated[int, msgspec.Meta(ge=0, le=SPARSE_INDEX_MAX)]
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 _Decoded = TypeVar("_Decoded")
 
+_WANTS_INTEGER = re.compile(r"Expected `int[^`]*`, got `float` - at `[^\[`]*`")
+
 
 class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
     """Sparse values: unique indices in any order, and as many values."""
@@ -137,11 +139,13 @@ def decode_body(body: bytes, kind: type[_Body], bytes_max: int = REQUEST_BYTES_M
 def with_whole_floats(decode: Callable[[bytes], _Decoded], body: bytes) -> _Decoded:
     """What `decode` makes of a JSON body, also where an integer is written as `5.0`: JSON has one
     kind of numbers, and encoders of some languages write whole ones so. Costs nothing without.
+
+    Not in lists: a large one of wrong numbers would be read twice.
     """
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        if "got `float`" not in str(error):
+        if not _WANTS_INTEGER.fullmatch(str(error)):
             raise
         return decode(msgspec.json.encode(_with_integers(msgspec.json.decode(body))))
 
@@ -150,8 +154,6 @@ def _with_integers(value: Any) -> Any:
     match value:
         case float() if value.is_integer() and abs(value) < 1 << 53:
             return int(value)
-        case list():
-            return [_with_integers(element) for element in value]
         case dict():
             return {name: _with_integers(element) for name, element in value.items()}
     return value
