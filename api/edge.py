@@ -10,7 +10,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import is_data_path, response_to
-from api.in_flight import InFlight
+from api.in_flight import InFlight, give_back
 from core.clock import new_uuid
 from core.errors import DeadlineExceeded, TooLarge
 from infra.telemetry import Metrics
@@ -114,6 +114,7 @@ class _Exchange:
         await self._send(message)
 
     async def _refuse_body(self, more: bool = True) -> None:
+        give_back()
         self._received = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._arrival_deadline):

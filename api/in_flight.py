@@ -36,7 +36,7 @@ class InFlight:
             with self._turns.request():
                 yield
         finally:
-            self.count -= 1
+            place.give_back()
             place.leave()
             _PLACE.reset(before)
 
@@ -47,10 +47,11 @@ class InFlight:
 
 
 class _Place:
-    __slots__ = ("_in_flight", "_project_id")
+    __slots__ = ("_counted", "_in_flight", "_project_id")
 
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
+        self._counted = True
         self._project_id: str | None = None
 
     def claim(self, project_id: str) -> None:
@@ -65,6 +66,10 @@ class _Place:
             )
         self._project_id = project_id
         by_project[project_id] += 1
+
+    def give_back(self) -> None:
+        self._in_flight.count -= self._counted
+        self._counted = False
 
     def leave(self) -> None:
         if self._project_id is None:
@@ -85,3 +90,13 @@ def claim(project_id: str) -> None:
     place = _PLACE.get()
     if place is not None:
         place.claim(project_id)
+
+
+def give_back() -> None:
+    """From here on the request that is being answered only throws away what its client sends, or
+    waits for it under a bound of its own: nobody has proved anything, and it must not keep those
+    out who have.
+    """
+    place = _PLACE.get()
+    if place is not None:
+        place.give_back()

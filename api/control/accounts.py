@@ -15,7 +15,8 @@ from starlette.responses import Response
 from api.auth import Gate, may_administer
 from api.control.body import decode, json_response
 from api.control.changes import Changes, RequestedChange
-from core.errors import InvalidRequest, NotFound
+from api.in_flight import give_back
+from core.errors import InvalidRequest, NotFound, Overloaded
 from core.times import parse_time, shown_time
 from infra.catalog.accounts import Accounts
 from infra.catalog.callers import Callers
@@ -24,6 +25,8 @@ from infra.catalog.model import ApiKey, KeyChange, KeyRole, Project
 
 # The client asks for a new token some minutes before; it gets the same one.
 TOKEN_EXPIRES_S = 86_400
+# Nobody has proved anything before the body is there, which may take a minute.
+TOKENS_AT_ONCE = 32
 ORGANIZATION = "firndb"
 ID_CHARS = 32
 
@@ -76,6 +79,7 @@ class AccountRoutes:
         self._changes = changes
         self._accounts = accounts
         self._callers = callers
+        self._tokens = 0
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -93,8 +97,16 @@ class AccountRoutes:
         return router
 
     async def token(self, request: Request) -> Response:
-        secret = decode(await request.body(), TokenRequest).client_secret
-        may_administer(await self._callers.prove(secret))
+        """The one request that proves its caller by its body."""
+        if self._tokens >= TOKENS_AT_ONCE:
+            raise Overloaded(f"{TOKENS_AT_ONCE} tokens are being asked for; try again soon")
+        give_back()
+        self._tokens += 1
+        try:
+            secret = decode(await request.body(), TokenRequest).client_secret
+            may_administer(await self._callers.prove(secret))
+        finally:
+            self._tokens -= 1
         return json_response(
             {"access_token": secret, "token_type": "Bearer", "expires_in": TOKEN_EXPIRES_S}
         )

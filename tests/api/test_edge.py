@@ -69,6 +69,32 @@ async def test_what_is_no_http_is_told_so_as_json(gateway: Running) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "announced"),
+    [("/oauth/token", 100), ("/oauth/token", 1 << 40), ("/indexes", 1 << 40), ("/query", 1 << 40)],
+)
+async def test_who_has_proved_nothing_takes_no_places_by_sending_slowly(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, path: str, announced: int
+) -> None:
+    """With some hundred connections and no key it would keep everybody out."""
+    monkeypatch.setattr("api.in_flight.IN_FLIGHT_MAX", 5)
+    monkeypatch.setattr("api.control.accounts.TOKENS_AT_ONCE", 2, raising=False)
+    address = gateway.url.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {announced}\r\n\r\n{{"
+    opened = [await asyncio.open_connection(*address) for _ in range(10)]
+    try:
+        for _, writer in opened:
+            writer.write(head.encode())
+        await asyncio.sleep(0.1)
+        assert (await gateway.ask("GET", "/indexes")).status_code == 200
+    finally:
+        for _, writer in opened:
+            writer.close()
+    await asyncio.sleep(0.1)
+    body = {"client_secret": KEY}
+    assert (await gateway.ask("POST", "/oauth/token", key=None, json=body)).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/indexes", "/vectors/upsert"])
 async def test_a_body_that_never_ends_gives_its_place_back(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, path: str

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from api.in_flight import IN_FLIGHT_MAX, InFlight, claim
+from api.in_flight import IN_FLIGHT_MAX, InFlight, claim, give_back
 from api.limits.turns import Turns
 from core.errors import Overloaded
 from infra.telemetry import Metrics
@@ -59,6 +59,17 @@ def test_the_bound_holds_for_those_without_a_project_too(places: InFlight) -> No
         held.enter_context(places.request())
         with pytest.raises(Overloaded, match="500 requests are being served"):
             places.check()
+
+
+def test_who_only_throws_away_what_comes_gives_its_place_back_once(places: InFlight) -> None:
+    with places.request():
+        claim("p")
+        for _ in range(2):
+            give_back()
+            assert (places.count, places.by_project) == (0, {"p": 1})
+    assert (places.count, places.by_project) == (0, {})
+    give_back()  # outside of any request nothing is counted
+    assert places.count == 0
 
 
 def test_a_request_counts_once_however_often_its_key_is_proved(places: InFlight) -> None:
