@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from builder.branching.attach import NOT_EMPTY, TWICE, Attachments
+from builder.branching.attach import BEGUN_SINCE, NOT_EMPTY, TWICE, Attachments
 from core.filters.row import matches
 from core.filters.statistics import may_match
 from core.log import NO_LSN
@@ -154,6 +154,9 @@ class Fold:
             # Repeated by a restore that died before it saw the first one, or was slow: then a
             # client may have deleted the namespace since, and it does not come back.
             pass
+        elif entry.last_begun is not None and self.generation > entry.last_begun:
+            # Nor where a life since then hides which snapshot the last but one was made of.
+            self._attachments.refuse(lsn, entry, BEGUN_SINCE)
         elif not self._is_empty():
             self._attachments.refuse(lsn, entry, NOT_EMPTY)
         elif self.exists and self.attached:

@@ -77,12 +77,17 @@ class Attach:
     branch held by the namespace that this is an entry of. Nothing happens, besides an error in the
     builder's log, unless the namespace is empty at this point of the log, was never attached to in
     this life, and the object is there.
+
+    last_begun: nothing happens either where a life of the namespace began after this LSN, so that
+    whoever repeats the entry late brings nothing deleted back; `NO_LSN`: where it ever had a life.
+    None: its lives do not matter.
     """
 
     source_index: str
     source_namespace: str
     snapshot_id: str
     checksum: str
+    last_begun: int | None = None
 
 
 Operation = (

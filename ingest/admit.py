@@ -157,7 +157,10 @@ def _operation(
         case DeleteNamespaceEntry():
             return DeleteNamespace()
         case AttachEntry():
-            taken = Attach(body.source_index, body.source_namespace, body.snapshot, body.checksum)
+            taken = Attach(
+                *(body.source_index, body.source_namespace, body.snapshot, body.checksum),
+                last_begun=body.last_begun,
+            )
             return validate.attach(taken, source, info)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from core.filters.encode import to_json
 from core.limits import REQUEST_ID_CHARS_MAX
+from core.log import NO_LSN
 from core.operations import (
     Attach,
     CreateNamespace,
@@ -34,6 +35,8 @@ from ingest.bodies import (
 
 VERSION = 1
 
+# An offset of the log; -1: before all of them.
+Lsn = Annotated[int, msgspec.Meta(ge=NO_LSN, le=(1 << 63) - 1)]
 RequestId = Annotated[str, msgspec.Meta(max_length=REQUEST_ID_CHARS_MAX)]
 
 
@@ -95,6 +98,7 @@ class AttachEntry(_NamespaceEntry, tag="attach", forbid_unknown_fields=True):
     source_namespace: str
     snapshot: str
     checksum: str
+    last_begun: Lsn | None = None
 
 
 EntryBody: TypeAlias = (
@@ -150,6 +154,7 @@ def entry_body(operation: Operation, request_id: str) -> EntryBody:
                 source_namespace=operation.source_namespace,
                 snapshot=operation.snapshot_id,
                 checksum=operation.checksum,
+                last_begun=operation.last_begun,
                 request_id=request_id,
             )
 

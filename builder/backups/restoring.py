@@ -5,12 +5,11 @@ What is done twice does nothing: the pin that holds a namespace's files has an i
 the job and the namespace, and an entry that repeats the pin a namespace was made of is passed over.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from builder.backups.together import together
-from builder.branching.branches import Branches, Place
+from builder.branching.branches import Branches, Place, pin_id
 from builder.indexed import Progress
 from builder.parts import BuilderParts
 from core.errors import CorruptData, FailedPrecondition
@@ -38,11 +37,6 @@ class RestoreProgress:
     parts: int
     namespaces: int
     total: int
-
-
-def pin_id(job_id: str, namespace: str) -> str:
-    """32 hex digits, of this job and namespace alone."""
-    return hashlib.sha256(f"{job_id}/{namespace}".encode()).hexdigest()[:32]
 
 
 class Restoring:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 NOT_EMPTY = "not_empty"
 TWICE = "twice"
 MISSING = "missing"
+BEGUN_SINCE = "begun_since"
 NOT_HELD = "not_held"
 
 

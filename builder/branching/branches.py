@@ -6,10 +6,11 @@ namespace; a point in time costs the entries between the snapshot and it.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from builder.branching.history import History, Moment, newest_before
+from builder.branching.history import History, Lives, Moment, newest_before
 from builder.indexed import WAIT_S, Progress
 from builder.parts import BuilderParts
 from core.errors import (
@@ -67,6 +68,11 @@ class Restored:
     replayed: int
 
 
+def pin_id(job_id: str, namespace: str) -> str:
+    """32 hex digits, of this job and target alone, whoever does it and however often."""
+    return hashlib.sha256(f"{job_id}/{namespace}".encode()).hexdigest()[:32]
+
+
 def ignore(done: int, total: int) -> None:
     """No progress is shown."""
 
@@ -121,13 +127,14 @@ class Branches:
         return own
 
     async def begin(self, snapshot: Snapshot, target: Place, *, pin_id: str, made_ms: int) -> int:
-        """The LSN of an entry that fills `target` with the snapshot, whose files it keeps in use
-        from now on. The same call once more does nothing new. `NotFound`: the snapshot was deleted.
+        """The LSN of an entry that fills `target`, if it never had a life, with the snapshot, whose
+        files it keeps in use from now on. The same call once more does nothing new, whatever became
+        of the target. `NotFound`: the snapshot was deleted.
         """
         pin = await self._store.take_again(
             snapshot, created_ms=made_ms, holder=target.key, pin_id=pin_id
         )
-        return (await self._writer.write(*target.key, [Entry(_attach(pin))])).lsn
+        return (await self._writer.write(*target.key, [Entry(_attach(pin, NO_LSN))])).lsn
 
     async def everything_indexed(self) -> None:
         """All namespaces that were written to are in the registries. `DeadlineExceeded`."""
@@ -169,22 +176,26 @@ class Branches:
         pin = await self._taken(source, SnapshotKind.BRANCH, holder=target.key)
         return await self._attached(target, pin)
 
-    async def pins(self, source: Place, target: Place) -> Sequence[Snapshot]:
-        """What `pin` has made of the source for the target."""
-        found = await self._store.list(source.prefix)
-        held = (SnapshotKind.BRANCH, *target.key)
-        return [p for p in found if (p.kind, p.holder_index, p.holder_namespace) == held]
-
-    async def pin(self, source: Place, target: Place) -> Snapshot:
-        """For `attach`: of the newest manifest of a source that nobody writes to any more."""
-        return await self._taken(source, SnapshotKind.BRANCH, holder=target.key)
-
-    async def attach(self, target: Place, pin: Snapshot) -> Restored:
-        """The target begins with what was pinned for it; once more does nothing.
-
-        `FailedPrecondition`: it has records of its own. `DeadlineExceeded`: not known yet.
+    async def pin(self, source: Place, target: Place, pin_id: str) -> Snapshot:
+        """For `attach`: of the newest manifest of a source that nobody writes to any more. pin_id:
+        nobody else's; who comes later gets what the first one has made.
         """
-        return await self._attached(target, pin)
+        found = await self._store.read(source.prefix, pin_id)
+        if found is None:
+            await self._taken(source, SnapshotKind.BRANCH, holder=target.key, pin_id=pin_id)
+            found = await self._store.read(source.prefix, pin_id)
+        if found is None:
+            raise NotFound(f"what was made of {source} for {target} is over")
+        return found
+
+    async def attach(self, target: Place, pin: Snapshot, last_begun: int) -> Restored:
+        """The target begins with what was pinned for it, unless a life of it began after the LSN
+        `last_begun`; once more does nothing, whatever became of it since.
+
+        `FailedPrecondition`: it has records or a life of its own. `DeadlineExceeded`: not known
+        yet.
+        """
+        return await self._attached(target, pin, last_begun)
 
     async def restore(
         self,
@@ -219,8 +230,16 @@ class Branches:
         if snapshot is not None:
             base = await self._attached(target, await self._pinned(snapshot, target))
         written = _Appending(self._writer, target)
+        lives = Lives(None if snapshot is None else await self._store.manifest(snapshot))
+        pins: dict[str, Snapshot] = {}
         async for write in history.writes(start, moment, progress):
-            await written.add(write, [await self._entry(e, target) for e in write.entries])
+            entries = [
+                await self._entry(entry, target, pins)
+                for entry in write.entries
+                if lives.counts(write.lsn, entry.operation)
+            ]
+            if entries:
+                await written.add(write, entries)
         await written.flush()
         if base is None and not written.records:
             raise NotFound(f"the log has nothing of {source} up to there")
@@ -236,11 +255,16 @@ class Branches:
         )
 
     async def _taken(
-        self, place: Place, kind: SnapshotKind, name: str = "", holder: tuple[str, str] = ("", "")
+        self,
+        place: Place,
+        kind: SnapshotKind,
+        name: str = "",
+        holder: tuple[str, str] = ("", ""),
+        pin_id: str | None = None,
     ) -> Snapshot:
         now_ms = self._parts.clock.now_ms()
         made = await self._store.take(
-            *place.key, name=name, kind=kind, created_ms=now_ms, holder=holder
+            *place.key, name=name, kind=kind, created_ms=now_ms, holder=holder, pin_id=pin_id
         )
         # Of a deleted index everything goes that no snapshot names, without further notice.
         index = await self._parts.directory.find(place.index.index_id)
@@ -249,8 +273,10 @@ class Branches:
             raise NotFound(f"index {place.index.name} is deleted")
         return made
 
-    async def _entry(self, entry: Entry, target: Place) -> Entry:
-        """As the target's log gets it; what the source was made of is pinned for the target."""
+    async def _entry(self, entry: Entry, target: Place, pins: dict[str, Snapshot]) -> Entry:
+        """As the target's log gets it; what the source was made of is pinned for the target: once,
+        so that an entry that was repeated is so there too.
+        """
         operation = entry.operation
         if not isinstance(operation, Attach):
             return Entry(operation)
@@ -260,15 +286,20 @@ class Branches:
             raise FailedPrecondition(
                 f"the source was made of snapshot {operation.snapshot_id}, which is gone"
             )
-        return Entry(_attach(await self._pinned(taken, target)))
+        if taken.id not in pins:
+            pins[taken.id] = await self._pinned(taken, target)
+        return Entry(_attach(pins[taken.id]))
 
     async def _pinned(self, snapshot: Snapshot, target: Place) -> Snapshot:
         now_ms = self._parts.clock.now_ms()
         return await self._store.take_again(snapshot, created_ms=now_ms, holder=target.key)
 
-    async def _attached(self, target: Place, pin: Snapshot) -> Restored:
+    async def _attached(
+        self, target: Place, pin: Snapshot, last_begun: int | None = None
+    ) -> Restored:
         """Writes the entry and waits until it is in the index."""
-        written = await self._writer.write(*target.key, [Entry(_attach(pin))])
+        entry = Entry(_attach(pin, last_begun))
+        written = await self._writer.write(*target.key, [entry])
         manifest = await self._indexed.entry(*target.key, written.lsn)
         if manifest.attached != pin.id or manifest.deleted:
             raise FailedPrecondition(
@@ -333,5 +364,5 @@ class _Appending:
         self.last_lsn = max([self.last_lsn, *(task.result().lsn for task in tasks)])
 
 
-def _attach(pin: Snapshot) -> Attach:
-    return Attach(pin.index_id, pin.namespace, pin.id, pin.checksum())
+def _attach(pin: Snapshot, last_begun: int | None = None) -> Attach:
+    return Attach(pin.index_id, pin.namespace, pin.id, pin.checksum(), last_begun)

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from builder.parts import BuilderParts
 from core.errors import FailedPrecondition, InvalidRequest
 from core.log import NO_LSN, LogRecord
-from core.operations import NamespaceWrite
+from core.operations import (
+    Attach,
+    CreateNamespace,
+    DeleteNamespace,
+    NamespaceWrite,
+    Operation,
+    Upsert,
+)
 from core.partition import partition_of, wal_key
 from ingest.admit import Admitted, Skipped, admit
+from storage.manifest import Manifest
 from storage.snapshots import Snapshot, SnapshotKind
 
 READ_BYTES = 8 << 20
@@ -46,6 +54,37 @@ def newest_before(snapshots: Sequence[Snapshot], home: str, moment: Moment) -> S
         key=lambda s: (s.indexed_lsn, s.created_ms),
         default=None,
     )
+
+
+class Lives:
+    """The lives of a namespace as its entries tell them, from a manifest (None: from the beginning,
+    or that of a life) on: for attaches that did nothing because of a life before, which is another
+    one where the entries are repeated.
+    """
+
+    def __init__(self, base: Manifest | None) -> None:
+        """base: of a snapshot, so of a namespace that lives."""
+        self._exists = base is not None
+        self._begun = NO_LSN if base is None else base.generation
+        self._attached = "" if base is None else base.attached
+
+    def counts(self, lsn: int, operation: Operation) -> bool:
+        """False: it did nothing. Each entry once, in order."""
+        attached = ""
+        match operation:
+            case Attach(snapshot_id=attached, last_begun=last):
+                if attached == self._attached or (last is not None and self._begun > last):
+                    return False
+            case DeleteNamespace():
+                self._exists = False
+                return True
+            case Upsert() | CreateNamespace():
+                pass
+            case _:
+                return True
+        if not self._exists:
+            self._exists, self._begun, self._attached = True, lsn, attached
+        return True
 
 
 @dataclass(frozen=True, slots=True)

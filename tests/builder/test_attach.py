@@ -264,6 +264,53 @@ async def test_an_attach_that_is_repeated_late_brings_nothing_deleted_back(
     assert (await manifest_of(world, "b")).deleted
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["emptied", "deleted"])
+@pytest.mark.parametrize("before", [False, True], ids=["new", "empty before"])
+async def test_nor_does_it_after_a_life_since(world: World, before: bool, ended: bool) -> None:
+    """The present life does not tell what the one before it was made of; its LSN is enough."""
+    builder = await filled(world)
+    if before:
+        await world.write(CreateNamespace(), ns="b")
+    last = await world.log.end_offset(0) - 1
+    _, pin = await world.branch("b")
+    await world.write(DeleteNamespace(), ns="b")
+    await world.write(upsert("mine"), ns="b")
+    await world.write(DeleteNamespace() if ended else DeleteAll(), ns="b")
+    await world.attach("b", pin, "dense", "n", last_begun=last)
+    await flushed(world, builder)
+    await world.check()
+    assert refused(world, builder, "begun_since") == 1
+    await world.attach("b", pin, "dense", "n", last_begun=last)
+    await flushed(world, builder)
+    await world.check()
+    await world.write(upsert("mine again"), ns="b")
+    await flushed(world, builder)
+    await rebuild(world.parts(), world.log, DENSE, "b")
+    await world.check()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "empty before"])
+async def test_the_first_of_repeated_attaches_counts_and_a_rebuild_says_so_too(
+    world: World, before: bool
+) -> None:
+    builder = await filled(world)
+    await world.write(upsert("of an earlier life"), DeleteNamespace(), ns="b")
+    if before:
+        await world.write(CreateNamespace(), ns="b")
+    last = await world.log.end_offset(0) - 1
+    snapshot = await world.snapshots.take(
+        "dense", "n", name="s", kind=SnapshotKind.SNAPSHOT, created_ms=1
+    )
+    _, pin = await world.branch("b", of=snapshot, last_begun=last)
+    await world.write(upsert("later"), ns="b")
+    await world.attach("b", pin, "dense", "n", last_begun=last)
+    await flushed(world, builder)
+    await world.check()
+    assert (await manifest_of(world, "b")).attached == pin.id
+    await rebuild(world.parts(), world.log, DENSE, "b")
+    await world.check()
+
+
 async def test_a_snapshot_that_is_not_there_or_not_ours_is_refused_and_later_writes_stay(
     world: World,
 ) -> None:

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from builder.backups.removing import remove_backup
-from builder.backups.restoring import RestoreProgress, Restoring, pin_id
+from builder.backups.restoring import RestoreProgress, Restoring
 from builder.backups.taking import Taking, snapshot_name
-from builder.branching.branches import Branches, Place
+from builder.branching.branches import Branches, Place, pin_id
 from builder.builder import IndexBuilder
 from core.errors import CorruptData, FailedPrecondition, NotFound, Unavailable
 from core.indexes import IndexState
-from core.operations import CreateNamespace, DeleteNamespace
+from core.operations import CreateNamespace, DeleteAll, DeleteNamespace
 from ingest.writer import LogWriter
 from storage.layout import backup_list_key, backup_part_key, namespace_prefix
 from storage.snapshot_lists import SnapshotList, SnapshotLists
@@ -275,6 +275,24 @@ async def test_a_slow_restore_takes_nothing_from_the_index_once_the_backup_is_go
         with pytest.raises(NotFound):
             await branches.begin(taken, target, pin_id=pin, made_ms=CREATED_MS)
         assert await world.snapshots.read(taken.home, pin) is not None, "its files are in use"
+
+
+@pytest.mark.parametrize("end", [DeleteAll(), DeleteNamespace()], ids=["emptied", "deleted"])
+async def test_a_slow_restore_brings_nothing_back_that_a_client_deleted(
+    world: World, end: DeleteAll | DeleteNamespace
+) -> None:
+    """As above, but the backup is there, and the namespace has had a second life."""
+    async with Beside(world) as branches:
+        await take(world, branches)
+        await restore(world, branches)
+        name = NAMES[0]
+        await world.write(DeleteNamespace(), upsert("mine"), end, index="restored", ns=name)
+        await branches.everything_indexed()
+        with pytest.raises(FailedPrecondition, match="somebody else"):
+            await restore(world, branches)
+        await branches.everything_indexed()
+        assert await world.held("restored", name) == {}
+        await restored_alike(world, NAMES[1:])
 
 
 async def test_what_somebody_else_wrote_is_not_mixed_with_a_restore(world: World) -> None:

@@ -184,6 +184,29 @@ async def test_what_cannot_be(office: Office) -> None:
         await office.branches.snapshot(place(), "s")
 
 
+@pytest.mark.parametrize("based", [False, True], ids=["from the beginning", "from a snapshot"])
+async def test_a_point_in_time_brings_nothing_back_that_an_entry_of_the_source_did_not(
+    office: Office, based: bool
+) -> None:
+    """Attaches that were repeated late, in the same life of the source and in the next one."""
+    world = office.world
+    await office.branches.snapshot(place(), "so all of it is in files")
+    last = await world.log.end_offset(0) - 1
+    _, pin = await world.branch("b", last_begun=last)
+    taken = await office.branches.snapshot(place("b"), "s") if based else None
+    await world.write(DeleteNamespace(), ns="b")
+    await world.attach("b", pin, "dense", "n", last_begun=last)
+    deleted = Moment(lsn=await world.log.end_offset(0) - 1)
+    await world.write(upsert("mine"), DeleteIds(("mine",)), ns="b")
+    emptied = Moment(lsn=await world.attach("b", pin, "dense", "n", last_begun=last))
+    for name, moment in (("at deletion", deleted), ("at last", emptied)):
+        target = place(name)
+        await office.branches.restore(place("b"), target, snapshot=taken, moment=moment)
+        found = await world.manifest("dense", name)
+        assert found is not None
+        assert (found.deleted, found.record_count) == (name == "at deletion", 0)
+
+
 async def test_a_write_that_comes_first_wins(office: Office) -> None:
     """Between the look at the target and the entry somebody writes there: it is not lost."""
 

@@ -253,6 +253,7 @@ class World:
         ns: str = "n",
         to_index: str = "",
         of: Snapshot | None = None,
+        last_begun: int | None = None,
     ) -> tuple[int, Snapshot]:
         """An attach entry of the namespace as its files are, or of a snapshot of it. The truth is
         that of now: flush before.
@@ -267,7 +268,7 @@ class World:
         else:
             now_ms = self.clock.now_ms()
             pin = await self.snapshots.take_again(of, created_ms=now_ms, holder=holder)
-        lsn = await self.attach(to, pin, index, ns, to_index)
+        lsn = await self.attach(to, pin, index, ns, to_index, last_begun)
         source, before = self.truth[(index, ns)], self.truth.get((to_index, to), Life())
         held = source.records
         records = {name: StoredRecord(stored.record, lsn) for name, stored in held.items()}
@@ -276,9 +277,17 @@ class World:
         self.truth[(to_index, to)] = Life(True, records, lsn, declared)
         return lsn, pin
 
-    async def attach(self, to: str, pin: Snapshot, index: str, ns: str, to_index: str = "") -> int:
+    async def attach(
+        self,
+        to: str,
+        pin: Snapshot,
+        index: str,
+        ns: str,
+        to_index: str = "",
+        last_begun: int | None = None,
+    ) -> int:
         """Only the entry; the truth is the caller's."""
-        entry = Entry(Attach(index, ns, pin.id, pin.checksum()))
+        entry = Entry(Attach(index, ns, pin.id, pin.checksum(), last_begun))
         encoded = encode(to_index or index, to, [entry])
         return await self.log.append(0, encoded.key, encoded.value, encoded.headers)
 
