@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from builder.branching.branches import Branches, Place
+from builder.branching.branches import Branches, Place, pin_id
 from builder.importing.building import Building
 from builder.importing.plan import NamespacePlan, decode_plan, encode_plan, namespaces_of
-from builder.importing.remains import remove
+from builder.importing.remains import Left, remove
 from builder.importing.staging import Staging
 from builder.parts import BuilderParts
 from builder.settings import BuilderSettings
@@ -27,7 +27,9 @@ from core.errors import (
     QuotaExceeded,
 )
 from core.indexes import IndexInfo, IndexState
+from core.partition import partition_of, wal_key
 from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
+from infra.catalog.leases import LEASE_S
 from infra.catalog.quotas import Quota
 from infra.imports.locations import ImportLocations
 from infra.imports.source import Source, open_source
@@ -41,6 +43,8 @@ _FINAL = (InvalidRequest, FailedPrecondition, NotFound, AlreadyExists, QuotaExce
 
 # Namespaces that are looked at, or attached, at a time.
 _AT_ONCE = 16
+# Who has lost the lease ends within it; what it writes until then is looked for so much later.
+LATE_S = 20 * LEASE_S
 
 
 class Cancelled(Exception):
@@ -85,15 +89,25 @@ class Importer:
         return await self._ended(ImportState.FAILED, self._progress, text)
 
     async def clean(self) -> bool:
-        """Nothing is left of what was built beside; False: not yet."""
-        parts, done = self._parts, True
-        info = await parts.builder.directory.find(self._work.index_id)
+        """Nothing is left of what was built beside; False: not yet. Of an import that has ended.
+
+        Where all was deleted outright, `work` gives the import once more: what a worker that had
+        lost its lease wrote late goes then.
+        """
+        parts, work = self._parts, self._work
+        info = await parts.builder.directory.find(work.index_id)
         assert info is not None, "an import is of an index"
-        for one in await self._kept_plan() or ():
-            done &= await remove(parts.builder, parts.writer, self._staging(info, one))
-        if done:
-            await parts.imports.cleaned(self._work.import_id)
-        return done
+        left = {
+            await remove(parts.builder, parts.writer, self._staging(info, one))
+            for one in await self._kept_plan() or ()
+        }
+        if Left.SOMETHING in left:
+            return False
+        if Left.NOTHING in left and not work.erased:
+            await parts.imports.erased(work.import_id, LATE_S)
+        else:
+            await parts.imports.cleaned(work.import_id)
+        return True
 
     async def _ended(
         self, state: ImportState, progress: Progress, error: str = ""
@@ -111,9 +125,14 @@ class Importer:
             planned = await self._kept_plan() or []
         else:
             planned = await self._built(info)
-            if not await self._parts.imports.attach(self._work.import_id):
-                raise Cancelled
-        return await self._attached(info, planned)
+        # Of the time before any of them is attached: no life that is younger is attached to, so
+        # what is deleted after an attach stays deleted, whoever repeats it, and whenever.
+        log, partitions = self._parts.builder.log, range(self._parts.builder.partitions)
+        last = [await log.end_offset(partition) - 1 for partition in partitions]
+        last_begun = await self._parts.imports.attach(self._work.import_id, last)
+        if last_begun is None:
+            raise Cancelled
+        return await self._attached(info, planned, last_begun)
 
     async def _built(self, info: IndexInfo) -> list[NamespacePlan]:
         parts = self._parts
@@ -187,26 +206,32 @@ class Importer:
         parts = self._parts
         return Staging(parts.builder, parts.settings, info, self._work.import_id, planned)
 
-    async def _attached(self, info: IndexInfo, planned: list[NamespacePlan]) -> int:
+    async def _attached(
+        self, info: IndexInfo, planned: list[NamespacePlan], last_begun: Sequence[int]
+    ) -> int:
         """All that can be; then `AlreadyExists` if one could not."""
-        branches = Branches(self._parts.builder, self._parts.writer)
+        builder = self._parts.builder
+        branches = Branches(builder, self._parts.writer)
         refused: list[str] = []
 
         async def attach(one: NamespacePlan) -> int:
             source, target = self._staging(info, one).place, Place(info, one.name)
-            built = await self._parts.builder.manifests.outline(*source.key)
+            built = await builder.manifests.outline(*source.key)
             if built is None or built.deleted or not built.record_count:
                 return 0  # every row of it was left out
-            if not await self._is_attached(branches, source, target):
-                pins = await branches.pins(source, target)
-                pin = pins[0] if pins else await branches.pin(source, target)
+            own_pin = pin_id(self._work.import_id, one.name)
+            if not await self._is_attached(target, own_pin):
+                pin = await branches.pin(source, target, own_pin)
+                partition = partition_of(wal_key(*target.key), builder.partitions)
                 try:
-                    await branches.attach(target, pin)
+                    await branches.attach(target, pin, last_begun[partition])
                 except FailedPrecondition:
                     # Or another worker, which believed the import to be its own, was first.
-                    if not await self._is_attached(branches, source, target):
+                    if not await self._is_attached(target, own_pin):
                         refused.append(one.name)
-                        await branches.delete(pin)
+                        # Else a life that is over may be made of it, which somebody still reads.
+                        if not self._work.attaching:
+                            await branches.delete(pin)
                         return 0
             return built.record_count
 
@@ -220,11 +245,10 @@ class Importer:
             )
         return records
 
-    async def _is_attached(self, branches: Branches, source: Place, target: Place) -> bool:
-        """By any of our pins; also where the target was deleted since."""
-        pins = await branches.pins(source, target)
+    async def _is_attached(self, target: Place, own_pin: str) -> bool:
+        """Also where it was deleted since."""
         manifest = await self._parts.builder.manifests.outline(*target.key)
-        return manifest is not None and manifest.attached in [pin.id for pin in pins]
+        return manifest is not None and manifest.attached == own_pin
 
 
 async def _all_of(
@@ -243,6 +267,6 @@ async def _all_of(
 
 def _not_empty(names: str) -> FirnError:
     return AlreadyExists(
-        f"Namespace {names} has records of its own: an import only goes into namespaces that are "
-        "empty or do not exist yet."
+        f"Namespace {names} has records of its own, or was created while the import was attached: "
+        "an import only goes into namespaces that are empty or do not exist yet."
     )

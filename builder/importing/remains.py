@@ -1,6 +1,7 @@
 """What is left of an import once it has ended: what it built beside, in use or not."""
 
 import asyncio
+from enum import Enum, auto
 
 from builder.garbage.beside import sweep_deleted
 from builder.garbage.plan import Grace
@@ -15,8 +16,19 @@ from storage.snapshots import SnapshotStore
 _DELETES_AT_ONCE = 16
 
 
-async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging) -> bool:
-    """False: ask again later. Repeating it is harmless.
+class Left(Enum):
+    """NOTHING: by now; who does not know yet that it is over may write still, and nobody else looks
+    there. KNOWN: garbage collection does the rest, and its chain of manifests refuses late writes.
+    SOMETHING: ask again later.
+    """
+
+    NOTHING = auto()
+    KNOWN = auto()
+    SOMETHING = auto()
+
+
+async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging) -> Left:
+    """Repeating it is harmless.
 
     What the target was attached to stays as long as the target's life, like any branch's source, or
     as a backup of the target, which outlives it: it is deleted by an entry of the log, so that
@@ -25,15 +37,15 @@ async def remove(parts: BuilderParts, writer: LogWriter, staging: Staging) -> bo
     place = staging.place
     if place.index.state is not IndexState.READY:
         swept = await sweep_deleted(parts, place.prefix, Grace(ms=0), dry_run=False)
-        return swept.at_rest
+        return Left.NOTHING if swept.at_rest else Left.SOMETHING
     manifest = await parts.manifests.outline(*place.key)
     if manifest is not None and manifest.deleted:
-        return True
+        return Left.KNOWN
     if await SnapshotStore(parts.store, ManifestStore(parts.store)).ids(place.prefix):
         await writer.write(*place.key, [Entry(DeleteNamespace())])
-        return True
+        return Left.KNOWN
     await _erase(parts, place.prefix)
-    return True
+    return Left.NOTHING
 
 
 async def _erase(parts: BuilderParts, prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from contextlib import suppress
 
 from builder.importing.importer import Importer, ImportParts
 from core.clock import new_uuid
@@ -14,9 +14,12 @@ from infra.telemetry import Metrics
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
-# Of what could not be done now: another one has it, the store is away, files are not free yet.
+# Of what could not be done now: the store is away, files are not free yet. Twice as long each time
+# in a row, so that many that cannot go on leave time for those that can.
 AGAIN_S = 5.0
+AGAIN_MAX_S = 300.0
 COUNT_S = 10.0
+_DOUBLINGS_MAX = 30
 
 
 class ImportMetrics:
@@ -38,6 +41,7 @@ class ImportWorker:
         poll_s: float = POLL_S,
         again_s: float = AGAIN_S,
     ) -> None:
+        """again_s: at first, `AGAIN_MAX_S` at last."""
         self._parts = parts
         self._leases = leases
         self._at_once = at_once
@@ -47,10 +51,6 @@ class ImportWorker:
         self._clock = parts.builder.clock
         self._metrics = ImportMetrics(parts.builder.metrics)
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._not_before: dict[str, float] = {}
-        # By project, the number of the look in which one was last begun here.
-        self._begun: dict[str, int] = {}
-        self._looks = 0
         self._count_at = 0.0
 
     async def run(self) -> None:
@@ -71,59 +71,53 @@ class ImportWorker:
 
     async def _look(self) -> None:
         now = self._clock.monotonic()
-        waiting = await self._parts.imports.work()
-        known = {work.import_id for work in waiting}
-        self._not_before = {i: at for i, at in self._not_before.items() if i in known}
-        self._looks += 1
-        for project, work in await self._in_turns(waiting):
+        free = self._at_once - len(self._running)
+        for work in await self._parts.imports.work() if free else ():
             if len(self._running) >= self._at_once:
                 break
-            wait_until = self._not_before.get(work.import_id, 0.0)
-            if work.import_id not in self._running and now >= wait_until:
+            if work.import_id not in self._running:
                 task = asyncio.create_task(self._do(work), name=work.lease)
                 self._running[work.import_id] = task
-                self._begun[project] = self._looks
         if now >= self._count_at:
             self._count_at = now + COUNT_S
             for state, count in (await self._parts.imports.counts()).items():
                 self._metrics.imports.labels(state.value).set(count)
 
-    async def _in_turns(self, waiting: Sequence[Import]) -> list[tuple[str, Import]]:
-        """With their projects, first of those for which one was begun longest ago: who has many
-        imports holds the others up by one.
-        """
-        owned: list[tuple[str, Import]] = []
-        for work in waiting:
-            info = await self._parts.builder.directory.find(work.index_id)
-            assert info is not None, "an import is of an index"
-            owned.append((info.project_id, work))
-        self._begun = {p: self._begun.get(p, 0) for p, _ in owned}
-        return sorted(owned, key=lambda one: self._begun[one[0]])
-
     async def _do(self, work: Import) -> None:
         try:
-            if not await self._leases.run(work.lease, self._owner, lambda: self._done(work)):
-                self._later(work)
+            # Without: another one was faster, and has it.
+            await self._leases.run(work.lease, self._owner, lambda: self._done(work))
         except Unavailable as error:
             logger.warning("import %s waits: %s", work.import_id, error)
-            self._later(work)
         except Exception:
             logger.exception("import %s, or what it left behind, waits", work.import_id)
-            self._later(work)
         finally:
             self._running.pop(work.import_id, None)
 
-    def _later(self, work: Import) -> None:
-        self._not_before[work.import_id] = self._clock.monotonic() + self._again_s
-
     async def _done(self, work: Import) -> None:
         """Under the lease. As it is now: what was read before it may be what another one did."""
-        work = await self._parts.imports.get(work.index_id, work.import_id)
+        imports = self._parts.imports
+        work = await imports.get(work.index_id, work.import_id)
+        if work.cleaned:
+            return
+        # Before anything else: one that ends the process, again and again, waits like any other.
+        again_s = min(AGAIN_MAX_S, self._again_s * 2.0 ** min(work.tries, _DOUBLINGS_MAX))
+        await imports.put_off(work.import_id, again_s, tried=True)
+        try:
+            done = await self._worked(work)
+        except Exception:
+            with suppress(Unavailable):  # then it waits since it began
+                await imports.put_off(work.import_id, again_s)
+            raise
+        if not done:
+            await imports.put_off(work.import_id, again_s)
+
+    async def _worked(self, work: Import) -> bool:
+        """False: not to its end."""
         importer = Importer(self._parts, work)
         if not work.finished:
             await self._import(importer, work)
-        if not await importer.clean():
-            self._later(work)
+        return await importer.clean()
 
     async def _import(self, importer: Importer, work: Import) -> None:
         logger.info("import %s from %s begins, or goes on", work.import_id, work.uri)

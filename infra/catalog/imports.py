@@ -2,8 +2,13 @@
 
 Every change of a running import names the state that it expects, so that one which was cancelled
 meanwhile stays cancelled.
+
+They take turns: the projects, and of each project the imports. What was tried last waits the
+longest, and the longer the more often in a row it could not go on. Times of turns are by the clock
+of the leases.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,8 +20,9 @@ from core.clock import Clock, SystemClock, new_uuid
 from core.errors import FailedPrecondition, NotFound
 from core.limits import IMPORTS_KEPT_MAX, IMPORTS_UNFINISHED_MAX
 from infra.catalog.database import Database
+from infra.catalog.leases import now_ms
 from infra.catalog.paging import in_turns
-from infra.catalog.tables import IMPORTS, INDEXES
+from infra.catalog.tables import IMPORTS, INDEXES, LEASES, PROJECTS
 
 
 class ImportState(StrEnum):
@@ -30,6 +36,7 @@ class ImportState(StrEnum):
 
 
 UNFINISHED = (ImportState.PENDING, ImportState.IN_PROGRESS)
+_LEASE = "import/"
 _OPEN = IMPORTS.c.state.in_([state.value for state in UNFINISHED])
 
 
@@ -59,6 +66,8 @@ class Progress:
 class Import:
     """integration: names the location's credentials, "" for none. attaching: everything is built,
     from here on it cannot be cancelled. cleaned: nothing is left of what was built beside.
+    erased: it was so once, but a worker that lost its lease may write late. tries: to work on it,
+    since it got further.
     """
 
     import_id: str
@@ -73,10 +82,12 @@ class Import:
     attaching: bool
     cleaned: bool
     progress: Progress
+    erased: bool
+    tries: int
 
     @property
     def lease(self) -> str:
-        return f"import/{self.import_id}"
+        return f"{_LEASE}{self.import_id}"
 
     @property
     def finished(self) -> bool:
@@ -119,6 +130,9 @@ class ImportStore:
                     attaching=False,
                     cleaned=False,
                     progress=_stored(Progress()),
+                    due_ms=now_ms(connection, self._clock),
+                    tries=0,
+                    erased=False,
                 )
             )
             return _found(connection, index_id, import_id)
@@ -167,17 +181,51 @@ class ImportStore:
         return await self._database.write(work)
 
     async def work(self, limit: int = 100) -> list[Import]:
-        """What somebody has to work on, oldest first, projects in turns: unfinished ones, and
-        finished ones that left something behind.
+        """What somebody has to work on and nobody does: unfinished ones, and finished ones that
+        left something behind. Projects in turns, of each the import that has waited longest; what
+        was put off comes once its time has come.
         """
-        wanted = sa.or_(_OPEN, IMPORTS.c.cleaned.is_(False))
-        key = (IMPORTS.c.created_ms, IMPORTS.c.import_id)
-        owned = IMPORTS.join(INDEXES, INDEXES.c.index_id == IMPORTS.c.index_id)
-        shown = sa.select(*_SHOWN)
-        statement = in_turns(shown, owned, INDEXES.c.project_id, key, wanted, limit)
-        return await self._database.read(
-            lambda connection: [_import_of(row) for row in connection.execute(statement)]
-        )
+
+        def work(connection: Connection) -> list[Import]:
+            at_ms = now_ms(connection, self._clock)
+            lease = sa.literal(_LEASE) + IMPORTS.c.import_id
+            held = sa.exists().where(LEASES.c.name == lease, LEASES.c.until_ms > at_ms)
+            due = sa.and_(IMPORTS.c.due_ms <= at_ms, ~held)
+            wanted = sa.and_(sa.or_(_OPEN, IMPORTS.c.cleaned.is_(False)), due)
+            owned = IMPORTS.join(INDEXES, INDEXES.c.index_id == IMPORTS.c.index_id).join(
+                PROJECTS, PROJECTS.c.project_id == INDEXES.c.project_id
+            )
+            key = (IMPORTS.c.due_ms, IMPORTS.c.created_ms, IMPORTS.c.import_id)
+            statement = in_turns(
+                *(sa.select(*_SHOWN), owned, PROJECTS.c.project_id, key, wanted, limit),
+                served=PROJECTS.c.import_tried_ms,
+            )
+            return [_import_of(row) for row in connection.execute(statement)]
+
+        return await self._database.read(work)
+
+    async def put_off(self, import_id: str, for_s: float, *, tried: bool = False) -> None:
+        """`work` gives it again after `for_s`, and after all of its project that waits by then.
+        tried: counts, and is its project's turn.
+        """
+        mine = IMPORTS.c.import_id == import_id
+
+        def work(connection: Connection) -> None:
+            at_ms = now_ms(connection, self._clock)
+            connection.execute(
+                sa.update(IMPORTS)
+                .where(mine)
+                .values(due_ms=at_ms + int(for_s * 1000), tries=IMPORTS.c.tries + int(tried))
+            )
+            if tried:
+                owner = sa.select(INDEXES.c.project_id).join(IMPORTS).where(mine).scalar_subquery()
+                connection.execute(
+                    sa.update(PROJECTS)
+                    .where(PROJECTS.c.project_id == owner)
+                    .values(import_tried_ms=at_ms)
+                )
+
+        await self._database.write(work)
 
     async def plan(self, import_id: str) -> bytes | None:
         """What `begin` has kept; None before."""
@@ -196,11 +244,28 @@ class ImportStore:
 
     async def note(self, import_id: str, progress: Progress) -> bool:
         """False: it is cancelled, stop."""
-        return await self._changed(import_id, progress=_stored(progress))
+        return await self._changed(import_id, progress=_stored(progress), tries=0)
 
-    async def attach(self, import_id: str) -> bool:
-        """From here on it is completed. False: it is cancelled."""
-        return await self._changed(import_id, attaching=True)
+    async def attach(self, import_id: str, last_begun: Sequence[int]) -> tuple[int, ...] | None:
+        """From here on it is completed. None: it is cancelled.
+
+        last_begun: by partition, an LSN that is given or will be before the first attach; the
+        answer is what the first one who came here has said.
+        """
+        mine = IMPORTS.c.import_id == import_id
+        mark = (
+            sa.update(IMPORTS)
+            .where(mine, _OPEN, IMPORTS.c.last_begun.is_(sa.null()))
+            .values(attaching=True, last_begun=list(last_begun))
+        )
+        kept = sa.select(IMPORTS.c.last_begun).where(mine, _OPEN)
+
+        def work(connection: Connection) -> tuple[int, ...] | None:
+            connection.execute(mark)
+            found = connection.execute(kept).first()
+            return None if found is None else tuple(found.last_begun)
+
+        return await self._database.write(work)
 
     async def finish(
         self, import_id: str, state: ImportState, progress: Progress, error: str = ""
@@ -213,6 +278,19 @@ class ImportStore:
             progress=_stored(progress),
             finished_ms=self._clock.now_ms(),
         )
+
+    async def erased(self, import_id: str, again_s: float) -> None:
+        """All that was built beside is gone for now; `work` gives it once more after `again_s`."""
+
+        def work(connection: Connection) -> None:
+            due_ms = now_ms(connection, self._clock) + int(again_s * 1000)
+            connection.execute(
+                sa.update(IMPORTS)
+                .where(IMPORTS.c.import_id == import_id)
+                .values(erased=True, due_ms=due_ms)
+            )
+
+        await self._database.write(work)
 
     async def cleaned(self, import_id: str) -> None:
         """Nothing is left of what was built beside."""
@@ -238,8 +316,8 @@ class ImportStore:
         return changed == 1
 
 
-# Without the plan, which may be megabytes.
-_SHOWN = [column for column in IMPORTS.c if column.name != "plan"]
+# Without the plan, which may be megabytes, and what only `attach` wants to know.
+_SHOWN = [column for column in IMPORTS.c if column.name not in ("plan", "last_begun")]
 
 
 def _found(connection: Connection, index_id: str, import_id: str) -> Import:
@@ -298,4 +376,6 @@ def _import_of(row: sa.Row[Any]) -> Import:
             reasons=tuple(kept["reasons"]),
             marks=tuple((int(a), int(b), int(c)) for a, b, c in kept["marks"]),
         ),
+        erased=row.erased,
+        tries=row.tries,
     )

@@ -133,7 +133,12 @@ class Leases:
                     return False
 
     def _now_ms(self, connection: Connection) -> int:
-        if connection.dialect.name != "postgresql":
-            return self._clock.now_ms()
-        now_s = sa.extract("epoch", sa.func.clock_timestamp())
-        return int(float(connection.execute(sa.select(now_s)).scalar_one()) * 1000)
+        return now_ms(connection, self._clock)
+
+
+def now_ms(connection: Connection, clock: Clock) -> int:
+    """By the clock that leases lapse by; `clock`: ours."""
+    if connection.dialect.name != "postgresql":
+        return clock.now_ms()
+    now_s = sa.extract("epoch", sa.func.clock_timestamp())
+    return int(float(connection.execute(sa.select(now_s)).scalar_one()) * 1000)

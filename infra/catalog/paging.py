@@ -35,15 +35,18 @@ def in_turns(
     statement: sa.Select[Any],
     table: sa.FromClause,
     owner: sa.Column[str],
-    key: tuple[sa.Column[int], sa.Column[str]],
+    key: tuple[sa.Column[Any], ...],
     wanted: sa.ColumnElement[bool],
     limit: int,
+    served: sa.Column[int] | None = None,
 ) -> sa.Select[Any]:
     """Of what is `wanted` the oldest, but the first of every owner before the second of any: else
-    one who has more than `limit` keeps all others out. `key`: (created_ms, id) of the table.
+    one who has more than `limit` keeps all others out. `key`: what is oldest, at last by the id of
+    the table. `served`: when the owner's last turn was; of owners the one that waits longest.
     """
     turn = sa.func.row_number().over(partition_by=owner, order_by=key)
-    ranked = sa.select(key[1].label("ranked"), turn.label("turn")).select_from(table).where(wanted)
-    turns = ranked.subquery()
-    found = statement.join(turns, turns.c.ranked == key[1])
-    return found.order_by(turns.c.turn, *key).limit(limit)
+    last = sa.null() if served is None else served
+    shown = (key[-1].label("ranked"), turn.label("turn"), last.label("served"))
+    turns = sa.select(*shown).select_from(table).where(wanted).subquery()
+    found = statement.join(turns, turns.c.ranked == key[-1])
+    return found.order_by(turns.c.turn, turns.c.served, *key).limit(limit)

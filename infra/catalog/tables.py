@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
     text,
 )
 
@@ -26,6 +27,7 @@ PROJECTS = Table(
     Column("name", String, nullable=False, unique=True),
     Column("created_ms", BigInteger, nullable=False),
     Column("deleted_ms", BigInteger),
+    Column("import_tried_ms", BigInteger, nullable=False, server_default="0"),
 )
 
 API_KEYS = Table(
@@ -233,6 +235,10 @@ IMPORTS = Table(
     Column("cleaned", Boolean, nullable=False),
     Column("progress", JSON, nullable=False),
     Column("plan", LargeBinary),
+    Column("last_begun", JSON(none_as_null=True)),
+    Column("due_ms", BigInteger, nullable=False, server_default="0"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("erased", Boolean, nullable=False, server_default=false()),
     Index("imports_of_index", "index_id", "created_ms"),
     Index("imports_open", "cleaned", "state"),
 )

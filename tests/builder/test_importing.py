@@ -5,7 +5,7 @@ cancelled or fails leaves something; one that meets records of others destroys t
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -230,11 +230,13 @@ async def test_a_worker_that_attached_while_we_were_about_to_is_no_stranger(
     real = Branches.pin
     raced: list[str] = []
 
-    async def pin(self: Branches, source: BranchPlace, target: BranchPlace) -> Snapshot:
+    async def pin(
+        self: Branches, source: BranchPlace, target: BranchPlace, pin_id: str
+    ) -> Snapshot:
         if not raced:
             raced.append(target.namespace)
-            await self.attach(target, await real(self, source, target))
-        return await real(self, source, target)
+            await self.attach(target, await real(self, source, target, pin_id), 0)
+        return await real(self, source, target, pin_id)
 
     async with running(tmp_path) as place:
         place.put("a/0.parquet", 0, 50)
@@ -267,7 +269,7 @@ async def test_a_snapshot_of_what_was_imported_outlives_the_namespace_and_the_im
         for _ in range(3):
             await place.engine.builder.collect()
             await swept.collect(Grace(ms=0))
-        assert await branches.pins(staging, a) == [], "nothing lives of it any more"
+        assert await branches.held(staging) == [], "nothing lives of it any more"
         assert await importer.clean()
         await place.indexed()
         for _ in range(3):
@@ -325,9 +327,11 @@ async def test_what_was_written_meanwhile_stays_and_the_other_namespaces_are_imp
         place.put("b/0.parquet", 0, 60)
 
         class Racing(ImportStore):
-            async def attach(self, import_id: str) -> bool:
+            async def attach(
+                self, import_id: str, last_begun: Sequence[int]
+            ) -> tuple[int, ...] | None:
                 await place.upsert("a", "mine")
-                return await super().attach(import_id)
+                return await super().attach(import_id, last_begun)
 
         racing = Racing(place.imports._database)
         work = await place.asked()
@@ -470,7 +474,7 @@ async def test_a_worker_does_what_waits_and_goes_on_after_another(tmp_path: Path
         worker = ImportWorker(place.parts, leases, poll_s=0.02, again_s=0.05)
         task = asyncio.create_task(worker.run())
         for _ in range(500):
-            if not await place.imports.work():
+            if (await place.imports.get(work.index_id, work.import_id)).cleaned:
                 break
             await asyncio.sleep(0.02)
         task.cancel()

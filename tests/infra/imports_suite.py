@@ -1,5 +1,6 @@
 """What the catalog's imports must do on every database. A test class gives `url`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,10 +8,19 @@ import pytest
 from core.errors import FailedPrecondition, NotFound
 from core.limits import IMPORTS_KEPT_MAX, IMPORTS_UNFINISHED_MAX
 from infra.catalog.catalog import Catalog
-from infra.catalog.imports import ErrorMode, ImportState, ImportStore, Progress
+from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
+from infra.catalog.leases import Leases
 from tests.infra.catalog_suite import NEW
 
 PROGRESS = Progress(100, 50, 7, 3, ("row 1: wrong",), ((-(1 << 62) + 5, 7, 3),))
+# Turns go by milliseconds.
+_TICK_S = 0.002
+
+
+async def _created(imports: ImportStore, index_id: str) -> Import:
+    """Later than the one before."""
+    await asyncio.sleep(_TICK_S)
+    return await imports.create(index_id, "s3://b/x/", ErrorMode.CONTINUE)
 
 
 class ImportsSuite:
@@ -55,12 +65,24 @@ class ImportsSuite:
         self, imports: ImportStore, index: str, catalog: Catalog
     ) -> None:
         """A hundred that cannot go on, say of a store that is away, would be all that is seen."""
-        mine = [await imports.create(index, "s3://b/x/", ErrorMode.ABORT) for _ in range(5)]
+        mine = [await _created(imports, index) for _ in range(5)]
         other = await catalog.ensure_project("another")
         theirs = (await catalog.create_index(other.project_id, NEW, None)).info.index_id
-        made = await imports.create(theirs, "s3://b/x/", ErrorMode.ABORT)
-        assert made.import_id in [one.import_id for one in await imports.work(2)]
-        assert len(await imports.work(10)) == len(mine) + 1
+        made = await _created(imports, theirs)
+
+        async def found(limit: int) -> list[str]:
+            return [one.import_id for one in await imports.work(limit)]
+
+        assert await found(2) == [mine[0].import_id, made.import_id]
+        await imports.put_off(mine[0].import_id, 60.0, tried=True)
+        await asyncio.sleep(_TICK_S)
+        assert await found(2) == [made.import_id, mine[1].import_id], "its project had its turn"
+        await imports.put_off(made.import_id, 0.0, tried=True)
+        assert await found(2) == [mine[1].import_id, made.import_id]
+        assert await found(10) == [
+            *(mine[1].import_id, made.import_id),
+            *(one.import_id for one in mine[2:]),
+        ]
 
     async def test_nothing_changes_an_import_that_is_cancelled(
         self, imports: ImportStore, index: str
@@ -69,7 +91,7 @@ class ImportsSuite:
         assert (await imports.cancel(index, made.import_id)).state is ImportState.CANCELLED
         assert not await imports.begin(made.import_id, b"", PROGRESS)
         assert not await imports.note(made.import_id, PROGRESS)
-        assert not await imports.attach(made.import_id)
+        assert await imports.attach(made.import_id, [7]) is None
         assert not await imports.finish(made.import_id, ImportState.COMPLETED, PROGRESS)
         assert (await imports.get(index, made.import_id)).state is ImportState.CANCELLED
 
@@ -77,10 +99,50 @@ class ImportsSuite:
         self, imports: ImportStore, index: str
     ) -> None:
         made = await imports.create(index, "s3://b/x/", ErrorMode.CONTINUE)
-        assert await imports.attach(made.import_id)
+        assert await imports.attach(made.import_id, [-1, 7]) == (-1, 7)
         assert (await imports.cancel(index, made.import_id)).state is ImportState.PENDING
+        assert await imports.attach(made.import_id, [8, 9]) == (-1, 7), "the first one counts"
         assert await imports.finish(made.import_id, ImportState.COMPLETED, PROGRESS)
         assert (await imports.cancel(index, made.import_id)).state is ImportState.COMPLETED
+
+    async def test_who_was_put_off_comes_after_all_that_wait_and_not_too_soon(
+        self, catalog: Catalog, imports: ImportStore, index: str
+    ) -> None:
+        made = [await _created(imports, index) for _ in range(4)]
+        first, second, third, fourth = (one.import_id for one in made)
+
+        async def found(limit: int = 100) -> list[str]:
+            return [one.import_id for one in await imports.work(limit)]
+
+        assert await found() == [first, second, third, fourth]
+        await imports.put_off(second, 0.0, tried=True)
+        await asyncio.sleep(_TICK_S)
+        await imports.put_off(first, 0.0, tried=True)
+        await imports.put_off(first, 0.0)
+        assert await found() == [third, fourth, second, first]
+        assert await found(limit=1) == [third]
+        await imports.put_off(third, 60.0)
+        assert await found() == [fourth, second, first]
+        leases = Leases(catalog.database)
+        await leases.claim(made[3].lease, "somebody")
+        await leases.claim(made[1].lease, "somebody who died", for_s=0.0)
+        assert await found() == [second, first]
+        await leases.release(made[3].lease, "somebody")
+        assert await found() == [fourth, second, first]
+        assert (await imports.get(index, first)).tries == 1
+        assert await imports.note(first, PROGRESS)
+        assert (await imports.get(index, first)).tries == 0, "it got further"
+
+    async def test_what_was_erased_is_looked_at_once_more(
+        self, imports: ImportStore, index: str
+    ) -> None:
+        made = await imports.create(index, "s3://b/x/", ErrorMode.CONTINUE)
+        await imports.cancel(index, made.import_id)
+        await imports.erased(made.import_id, 60.0)
+        assert await imports.work() == []
+        await imports.erased(made.import_id, 0.0)
+        (again,) = await imports.work()
+        assert (again.erased, again.cleaned) == (True, False)
 
     async def test_pages_come_newest_first_and_only_of_the_index(
         self, imports: ImportStore, index: str
