@@ -176,12 +176,14 @@ class Importer:
                 f"{self._work.uri} has no sub-folder with files named *.parquet; each sub-folder "
                 "becomes a namespace."
             )
-        planned = namespaces_of(files)
-        self._progress = Progress(bytes_total=sum(file.size for file in files))
-        plan = encode_plan(files)
-        if not await self._parts.imports.begin(self._work.import_id, plan, self._progress):
+        namespaces_of(files)  # what it refuses is not kept
+        progress = Progress(bytes_total=sum(file.size for file in files))
+        begun = await self._parts.imports.begin(self._work.import_id, encode_plan(files), progress)
+        if begun is None:
             raise Cancelled
-        return planned
+        # Another one may have listed them, differently, and built by that, while we did.
+        plan, self._progress = begun
+        return namespaces_of(decode_plan(plan))
 
     async def _check_targets(self, info: IndexInfo, planned: list[NamespacePlan]) -> None:
         """As far as it can be told before the work is done."""

@@ -233,14 +233,31 @@ class ImportStore:
         found = await self._database.read(lambda c: c.execute(statement).scalar_one_or_none())
         return None if found is None else bytes(found)
 
-    async def begin(self, import_id: str, plan: bytes, progress: Progress) -> bool:
-        """The files are listed: kept for whoever goes on. False: it is cancelled."""
-        return await self._changed(
-            import_id,
-            state=ImportState.IN_PROGRESS.value,
-            plan=plan,
-            progress=_stored(progress),
+    async def begin(
+        self, import_id: str, plan: bytes, progress: Progress
+    ) -> tuple[bytes, Progress] | None:
+        """The files are listed: kept for whoever goes on. None: it is cancelled.
+
+        The answer is what is kept by now: of the first one who came here, and noted since.
+        """
+        mine = IMPORTS.c.import_id == import_id
+        keep = (
+            sa.update(IMPORTS)
+            .where(mine, _OPEN, IMPORTS.c.plan.is_(sa.null()))
+            .values(
+                state=ImportState.IN_PROGRESS.value,
+                plan=plan,
+                progress=_stored(progress),
+            )
         )
+        kept = sa.select(IMPORTS.c.plan, IMPORTS.c.progress).where(mine, _OPEN)
+
+        def work(connection: Connection) -> tuple[bytes, Progress] | None:
+            connection.execute(keep)
+            found = connection.execute(kept).first()
+            return None if found is None else (bytes(found.plan), _progress_of(found.progress))
+
+        return await self._database.write(work)
 
     async def note(self, import_id: str, progress: Progress) -> bool:
         """False: it is cancelled, stop."""
@@ -354,8 +371,18 @@ def _stored(progress: Progress) -> dict[str, Any]:
     }
 
 
+def _progress_of(kept: dict[str, Any]) -> Progress:
+    return Progress(
+        bytes_total=kept["bytes_total"],
+        bytes_done=kept["bytes_done"],
+        records=kept["records"],
+        skipped=kept["skipped"],
+        reasons=tuple(kept["reasons"]),
+        marks=tuple((int(a), int(b), int(c)) for a, b, c in kept["marks"]),
+    )
+
+
 def _import_of(row: sa.Row[Any]) -> Import:
-    kept = row.progress
     return Import(
         import_id=row.import_id,
         index_id=row.index_id,
@@ -368,14 +395,7 @@ def _import_of(row: sa.Row[Any]) -> Import:
         error=row.error,
         attaching=row.attaching,
         cleaned=row.cleaned,
-        progress=Progress(
-            bytes_total=kept["bytes_total"],
-            bytes_done=kept["bytes_done"],
-            records=kept["records"],
-            skipped=kept["skipped"],
-            reasons=tuple(kept["reasons"]),
-            marks=tuple((int(a), int(b), int(c)) for a, b, c in kept["marks"]),
-        ),
+        progress=_progress_of(row.progress),
         erased=row.erased,
         tries=row.tries,
     )

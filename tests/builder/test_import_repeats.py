@@ -22,7 +22,8 @@ from core.indexes import staging_namespace
 from core.operations import CreateNamespace, DeleteAll, DeleteNamespace, NamespaceWrite, Operation
 from infra.catalog.imports import Import, ImportState, ImportStore, Progress
 from infra.catalog.leases import Leases
-from tests.builder.test_importing import Place, running
+from infra.imports.source import LocalSource, SourceFile
+from tests.builder.test_importing import Place, Stopping, running
 
 # How a client ends what an import brought.
 ENDS: dict[str, tuple[Operation, ...]] = {
@@ -130,6 +131,40 @@ async def test_a_worker_that_slept_before_it_attached_brings_nothing_back(tmp_pa
             await asyncio.gather(sleeper, return_exceptions=True)
         await place.indexed()
         assert await place.counts() in ({}, {"a": 0})
+
+
+async def test_a_worker_that_slept_while_it_listed_goes_on_by_the_list_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has found a file more, and built by its own list until it died."""
+    slept, awake = asyncio.Event(), asyncio.Event()
+    real = LocalSource.files
+
+    async def files(self: LocalSource) -> list[SourceFile]:
+        found = await real(self)
+        if not slept.is_set():
+            slept.set()
+            await awake.wait()
+        return found
+
+    monkeypatch.setattr(LocalSource, "files", files)
+    async with running(tmp_path) as place:
+        place.put("a/1.parquet", 250, 60)
+        work = await place.asked()
+        sleeper = asyncio.create_task(Importer(place.parts, work).run())
+        await slept.wait()
+        place.put("a/0.parquet", 0, 250)
+        dying = Stopping(place.imports, 2, after=True)
+        with pytest.raises(Unavailable):
+            await place.run(work, replace(place.parts, imports=dying))
+        left = await place.imports.get(work.index_id, work.import_id)
+        assert (bool(left.progress.marks), left.finished) == (True, False)
+        awake.set()
+        assert await sleeper is ImportState.COMPLETED
+        ended = await place.imports.get(work.index_id, work.import_id)
+        assert ended.progress.records == 310
+        assert ended.progress.bytes_done == ended.progress.bytes_total
+        assert len(await place.ids("a")) == 310
 
 
 async def test_one_that_is_only_told_late_is_complete(tmp_path: Path) -> None:

@@ -46,11 +46,15 @@ class ImportsSuite:
         made = await imports.create(index, "s3://b/x/", ErrorMode.ABORT, "partner")
         assert made.state is ImportState.PENDING
         assert await imports.plan(made.import_id) is None
-        assert await imports.begin(made.import_id, b"\0plan", Progress(bytes_total=100))
+        asked = (b"\0plan", Progress(bytes_total=100))
+        assert await imports.begin(made.import_id, *asked) == asked
         assert await imports.note(made.import_id, PROGRESS)
         found = await imports.get(index, made.import_id)
         assert (found.state, found.progress) == (ImportState.IN_PROGRESS, PROGRESS)
         assert (found.error_mode, found.integration) == (ErrorMode.ABORT, "partner")
+        late = await imports.begin(made.import_id, b"another", Progress(bytes_total=7))
+        assert late == (b"\0plan", PROGRESS), "the first one counts"
+        assert await imports.get(index, made.import_id) == found
         assert await imports.plan(made.import_id) == b"\0plan"
         assert await imports.finish(made.import_id, ImportState.FAILED, PROGRESS, "why")
         ended = await imports.get(index, made.import_id)
@@ -89,7 +93,7 @@ class ImportsSuite:
     ) -> None:
         made = await imports.create(index, "s3://b/x/", ErrorMode.CONTINUE)
         assert (await imports.cancel(index, made.import_id)).state is ImportState.CANCELLED
-        assert not await imports.begin(made.import_id, b"", PROGRESS)
+        assert await imports.begin(made.import_id, b"", PROGRESS) is None
         assert not await imports.note(made.import_id, PROGRESS)
         assert await imports.attach(made.import_id, [7]) is None
         assert not await imports.finish(made.import_id, ImportState.COMPLETED, PROGRESS)
