@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from builder.importing.importer import Importer, ImportParts
 from core.clock import new_uuid
-from core.errors import Unavailable
+from core.errors import FirnError, Unavailable
 from infra.catalog.imports import Import, ImportState
 from infra.catalog.leases import Leases
 from infra.telemetry import Metrics
@@ -20,6 +20,7 @@ AGAIN_S = 5.0
 AGAIN_MAX_S = 300.0
 COUNT_S = 10.0
 _DOUBLINGS_MAX = 30
+_INTERNAL = "Internal error. The server's log has more under import {}."
 
 
 class ImportMetrics:
@@ -127,7 +128,9 @@ class ImportWorker:
             raise
         except Exception as error:
             logger.exception("import %s failed", work.import_id)
-            ended = await importer.fail(f"{type(error).__name__}: {error}")
+            # Our own texts are for whoever asked; others may tell about this machine.
+            told = isinstance(error, FirnError)
+            ended = await importer.fail(str(error) if told else _INTERNAL.format(work.import_id))
         now = await self._parts.imports.get(work.index_id, work.import_id)
         if ended is not None:
             self._metrics.rows.labels("skipped").inc(now.progress.skipped)

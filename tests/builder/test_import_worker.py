@@ -7,9 +7,12 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
+from builder.importing.importer import Importer
 from builder.importing.worker import ImportWorker
+from core.errors import CorruptData
 from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
 from infra.catalog.leases import Leases
 from tests.builder.test_importing import running
@@ -74,3 +77,36 @@ async def test_who_has_many_imports_holds_the_others_up_by_one(tmp_path: Path) -
         await asyncio.gather(task, return_exceptions=True)
         assert sorted(ended) == sorted([*mine, theirs])
         assert ended.index(theirs) <= 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_whoever_asked_is_told_our_own_texts_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, own: bool
+) -> None:
+    """Of other errors the text may hold paths and addresses of the machine."""
+    error = CorruptData("object x is damaged") if own else OSError(5, "no", "/home/secret/path")
+
+    async def run(self: Importer) -> ImportState | None:
+        raise error
+
+    monkeypatch.setattr(Importer, "run", run)
+    async with running(tmp_path) as place:
+        work = await place.asked()
+        worker = ImportWorker(place.parts, Leases(place.imports._database), poll_s=0.01)
+        task = asyncio.create_task(worker.run())
+        for _ in range(500):
+            ended = await place.imports.get(work.index_id, work.import_id)
+            if task.done() or ended.finished:
+                break
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert ended.state is ImportState.FAILED
+        if own:
+            assert ended.error == "object x is damaged"
+        else:
+            said = f"Internal error. The server's log has more under import {work.import_id}."
+            assert ended.error == said
+    (logged,) = [one for one in caplog.records if one.message == f"import {work.import_id} failed"]
+    assert logged.exc_info is not None
+    assert logged.exc_info[1] is error
