@@ -68,7 +68,8 @@ from infra.tls import ServerTls
 class GatewayParts:
     """What the gateway stands on. `not_ready`: what the process still waits for, None when it may
     get requests. `sole`: no other process serves this catalog (see `IndexServers`). `wake_jobs`:
-    tells those who run backups and restores here that there is one more; None: nobody does.
+    tells those who run backups and restores here that there is one more; None: nobody does. turns:
+    of a process that has more to do than requests; None: the gateway makes its own.
     """
 
     settings: Settings
@@ -83,6 +84,7 @@ class GatewayParts:
     embedders: Embedders = field(default_factory=Embedders)
     routers: Sequence[APIRouter] = ()
     wake_jobs: Callable[[], None] | None = None
+    turns: Turns | None = None
 
 
 class Gateway:
@@ -93,7 +95,7 @@ class Gateway:
         self._living = LivingIndexes(parts.catalog, parts.settings)
         named = not parts.settings.port_per_index
         clock, relays = SystemClock(), Relays(Authorities if named else None)
-        turns = Turns(parts.settings.requests_at_once, clock, parts.metrics)
+        turns = parts.turns or Turns(parts.settings.requests_at_once, clock, parts.metrics)
         in_flight = InFlight(turns)
         # The server wraps the app, whose control plane opens index ports on the server.
         self._tls = ServerTls.of(parts.settings)
@@ -109,8 +111,10 @@ class Gateway:
         router = Router(Gate(parts.callers), self._living)
         rates = RateLimits(RateSettings.of(parts.settings), clock, parts.metrics)
         self._namespaces = NamespaceQuota(parts.reads, parts.catalog.quotas.namespaces, clock)
-        plane = DataPlane(parts.writes, parts.reads, Tenants(rates, turns), self._namespaces)
-        self.app: ASGIApp = build_app(parts, self._living, self._indexes, router, plane, in_flight)
+        tenants = Tenants(rates, turns)
+        plane = DataPlane(parts.writes, parts.reads, tenants, self._namespaces)
+        calls = RestCalls(router, tenants)
+        self.app: ASGIApp = build_app(parts, self._living, self._indexes, calls, plane, in_flight)
         self._grpc = GrpcServer(
             GrpcEdge(
                 router,
@@ -155,14 +159,13 @@ def build_app(
     parts: GatewayParts,
     living: LivingIndexes,
     servers: IndexServers,
-    router: Router,
+    calls: RestCalls,
     plane: DataPlane,
     in_flight: InFlight,
 ) -> ASGIApp:
     """The app alone, without sockets."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     gate = Gate(parts.callers)
-    calls = RestCalls(router)
     bytes_max = parts.settings.max_request_bytes
     settings, catalog = parts.settings, parts.catalog
     audit = AuditLog.of(catalog.database, settings)

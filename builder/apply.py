@@ -31,6 +31,7 @@ from core.operations import (
 )
 from core.records import StoredRecord
 from core.replay import apply_to
+from core.turns import step_aside
 from storage.file_cache import FileCache
 from storage.file_reader import FileReader
 from storage.manifest import DataFile, Manifest
@@ -92,10 +93,13 @@ class Fold:
 
     async def run(self, writes: Iterable[NamespaceWrite]) -> None:
         for steps, last in _stretches(writes):
+            await step_aside()
             await self._read_base(steps)
             await asyncio.to_thread(self._apply, steps)
             self._read.clear()
+            await step_aside()
             await self._place()
+            await step_aside()
             await self._relieve()
             match last:
                 case (lsn, Attach() as entry):

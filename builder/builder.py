@@ -30,6 +30,7 @@ from core.consumer import LogConsumer
 from core.errors import FailedPrecondition, Fenced, FirnError, Unavailable
 from core.feed import CheckpointEvent
 from core.log import NO_LSN, LogRecord
+from core.turns import step_aside
 
 T = TypeVar("T")
 
@@ -128,6 +129,7 @@ class IndexBuilder(LogConsumer):
             if unyielded >= YIELD_BYTES:
                 unyielded = 0
                 await asyncio.sleep(0)
+            await step_aside()
             write = await self._intake.take(record)
             _check(owned)
             work = None

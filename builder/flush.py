@@ -21,6 +21,7 @@ from core.errors import Unavailable
 from core.log import NO_LSN
 from core.metric import F32
 from core.operations import NamespaceWrite
+from core.turns import step_aside_in_thread
 from storage.commit import ManifestConflict
 from storage.delta_file import write_delta
 from storage.encoded_file import EncodedObject, put_objects
@@ -179,7 +180,9 @@ def encode_delta(
     if rows.vectors is not None and len(centroids):
         order, groups = group_order(rows.vectors, centroids, schema.metric)
         rows = rows.take(order)
+    step_aside_in_thread()
     encoded = write_delta(rows, schema, groups=groups)
+    step_aside_in_thread()
     (columns,) = encoded.objects
     if columns.ref.size <= inline_bytes:
         return Delta((), msgspec.structs.replace(encoded.file, inline=columns.data), ())

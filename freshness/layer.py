@@ -15,6 +15,7 @@ from core.errors import FirnError, LogMismatch, Unavailable
 from core.feed import CheckpointEvent, FeedEvent, ManifestEvent, ManifestFeed
 from core.indexes import IndexDirectory
 from core.log import NO_LSN, Log, LogRecord
+from core.turns import step_aside
 from freshness.budget import Budget, MemoryLimits
 from freshness.partition import PartitionMemory
 from freshness.protocol import (
@@ -121,7 +122,9 @@ class FreshnessLayer:
         for record in records:
             if record.offset < memory.next_offset:
                 continue
+            await step_aside()
             admitted = await admit(record, self._parts.directory, self._log_partitions)
+            await step_aside()
             if isinstance(admitted, Admitted) and not memory.revoked:
                 held = await memory.apply(admitted.write, self._parts.clock.monotonic())
                 self._budget.changed(held)

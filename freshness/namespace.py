@@ -194,8 +194,7 @@ class NamespaceMemory:
             if kept:
                 self._patches[record_id] = kept
         doomed = list(islice(self._records.ids_up_to(upto_lsn), max_rows))
-        for record_id in doomed:
-            self._records.remove(record_id)
+        self._records.remove(doomed)
         if len(self._records) == 0:
             self._records.clear()
         return max_rows in (len(gone), len(patches), len(doomed))
@@ -207,9 +206,9 @@ class NamespaceMemory:
 
     def _upsert(self, lsn: int, operation: Upsert) -> None:
         newest = {record.id: record for record in operation.records}
-        for record in newest.values():
-            self._forget_id(record.id)
-            self._records.put(record, lsn)
+        for record_id in newest:
+            self._forget_id(record_id)
+        self._records.put(list(newest.values()), lsn)
         self._touched.add(lsn, id_hashes(list(newest)))
         self._set_exists(lsn, True)
 
@@ -229,8 +228,8 @@ class NamespaceMemory:
     def _delete(self, lsn: int, ids: Iterable[str]) -> None:
         for record_id in ids:
             self._forget_id(record_id)
-            self._records.remove(record_id)
             self._gone[record_id] = lsn
+        self._records.remove(ids)
         self._touched.add(lsn, id_hashes(list(ids)))
 
     def _by_filter(
@@ -256,10 +255,10 @@ class NamespaceMemory:
         for stored in before:
             record = apply_to(stored.record, operation)
             if record is None:
-                self._records.remove(stored.record.id)
+                self._records.remove([stored.record.id])
                 self._gone[stored.record.id] = lsn
             else:
-                self._records.put(record, lsn)
+                self._records.put([record], lsn)
         self._touched.add(lsn, id_hashes([stored.record.id for stored in before]))
 
     def _clear(self, lsn: int) -> None:

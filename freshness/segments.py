@@ -6,7 +6,7 @@ a thread while writes go on: appended rows are beyond the view, and a live mask 
 copied before it changes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,38 +57,43 @@ class Segment:
     def full(self) -> bool:
         return self.count == self.capacity
 
-    def append(self, record: Record, lsn: int) -> int:
-        row = self.count
-        size = ROW_OVERHEAD_BYTES + metadata_bytes(record.metadata)
+    def append(self, records: Sequence[Record], lsns: "int | npt.NDArray[np.int64]") -> range:
+        """At most as many as there is room for; their rows. lsns: one for all, or one of each."""
+        rows = range(self.count, self.count + len(records))
+        size = len(records) * ROW_OVERHEAD_BYTES
+        size += sum(metadata_bytes(record.metadata) for record in records)
         if self.vectors is not None and self.norms is not None:
-            assert record.values is not None
-            self.vectors[row] = record.values
+            vectors = self.vectors[rows.start : rows.stop]
+            vectors[:] = [record.values for record in records]
+            norms = self.norms[rows.start : rows.stop]
             with np.errstate(over="ignore"):
-                self.norms[row] = np.sqrt(record.values @ record.values)
-            self.longest = max(self.longest, float(self.norms[row]))
-            size += 4 * len(record.values)
-        sparse = record.sparse
-        if sparse is not None:
-            # copied: what was decoded is a view that keeps the whole log record in memory
-            sparse = SparseValues(sparse.indices.copy(), sparse.values.copy())
-            self._any_sparse = True
-            size += 8 * len(sparse.indices) + 200
-        self.lsns[row] = lsn
-        self.ids.append(record.id)
-        self.sparse.append(sparse)
-        self.metadata.append(record.metadata)
+                np.sqrt(np.einsum("ij,ij->i", vectors, vectors), out=norms)
+            self.longest = max(self.longest, float(norms.max()))
+            size += vectors.nbytes
+        for record in records:
+            sparse = record.sparse
+            if sparse is not None:
+                # copied: what was decoded is a view that keeps the whole log record in memory
+                sparse = SparseValues(sparse.indices.copy(), sparse.values.copy())
+                self._any_sparse = True
+                size += 8 * len(sparse.indices) + 200
+            self.sparse.append(sparse)
+        self.lsns[rows.start : rows.stop] = lsns
+        self.ids += [record.id for record in records]
+        self.metadata += [record.metadata for record in records]
         self._own_live()
-        self.live[row] = True
-        self.count = row + 1
-        self.live_count += 1
+        self.live[rows.start : rows.stop] = True
+        self.count = rows.stop
+        self.live_count += len(records)
         self.size_bytes += size
-        return row
+        return rows
 
-    def kill(self, row: int) -> None:
+    def kill(self, rows: Sequence[int]) -> None:
+        """Rows that live, each once."""
         self._own_live()
-        assert self.live[row], row
-        self.live[row] = False
-        self.live_count -= 1
+        assert self.live[rows].all(), rows
+        self.live[rows] = False
+        self.live_count -= len(rows)
 
     def record(self, row: int) -> Record:
         values = None if self.vectors is None else self.vectors[row]
@@ -178,16 +183,23 @@ class RecordTable:
         segment = self._segments[place[0]]
         return StoredRecord(segment.record(place[1]), int(segment.lsns[place[1]]))
 
-    def put(self, record: Record, lsn: int) -> None:
-        self.remove(record.id)
-        self._append(record, lsn)
+    def put(self, records: Sequence[Record], lsn: int) -> None:
+        """Of different ids. A batch at a time: numpy's cost is per call."""
+        self.remove([record.id for record in records])
+        self._append(records, lsn)
 
-    def remove(self, record_id: str) -> bool:
-        place = self._places.pop(record_id, None)
-        if place is None:
-            return False
-        self._kill(*place)
-        return True
+    def remove(self, ids: Iterable[str]) -> None:
+        """Those that are not there are passed over."""
+        doomed: dict[int, list[int]] = {}
+        for record_id in ids:
+            place = self._places.pop(record_id, None)
+            if place is not None:
+                doomed.setdefault(place[0], []).append(place[1])
+        for serial, rows in doomed.items():
+            segment = self._segments[serial]
+            segment.kill(rows)
+            if segment is not self._open:
+                self._thin_out(segment)
 
     def clear(self) -> None:
         """Views keep what they hold."""
@@ -205,12 +217,18 @@ class RecordTable:
             for row in np.flatnonzero(old).tolist():
                 yield segment.ids[row]
 
-    def _append(self, record: Record, lsn: int) -> None:
-        segment = self._open
-        if segment is None or segment.full:
-            segment = self._grown(record)
-        row = segment.append(record, lsn)
-        self._places[record.id] = (segment.serial, row)
+    def _append(self, records: Sequence[Record], lsns: "int | npt.NDArray[np.int64]") -> None:
+        done = 0
+        while done < len(records):
+            segment = self._open
+            if segment is None or segment.full:
+                segment = self._grown(records[done])
+            upto = min(len(records), done + segment.capacity - segment.count)
+            part = records[done:upto]
+            rows = segment.append(part, lsns if isinstance(lsns, int) else lsns[done:upto])
+            serial = segment.serial
+            self._places.update((r.id, (serial, row)) for r, row in zip(part, rows, strict=True))
+            done = upto
 
     def _grown(self, record: Record) -> Segment:
         previous = self._open
@@ -224,12 +242,6 @@ class RecordTable:
             self._thin_out(previous)
         return segment
 
-    def _kill(self, serial: int, row: int) -> None:
-        segment = self._segments[serial]
-        segment.kill(row)
-        if segment is not self._open:
-            self._thin_out(segment)
-
     def _thin_out(self, segment: Segment) -> None:
         """Gives back a sealed segment of mostly dead rows; its live ones move on with their
         LSNs.
@@ -238,8 +250,7 @@ class RecordTable:
             return
         rows = np.flatnonzero(segment.live[: segment.count]).tolist()
         del self._segments[segment.serial]
-        for row in rows:
-            self._append(segment.record(row), int(segment.lsns[row]))
+        self._append([segment.record(row) for row in rows], segment.lsns[rows])
 
 
 def metadata_bytes(metadata: Metadata) -> int:

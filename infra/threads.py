@@ -8,6 +8,10 @@ from core.turns import CURRENT
 
 T = TypeVar("T")
 
+# Those that work are few (`core.turns`); the others have stepped aside in the middle of something,
+# and whom they wait for needs some as well.
+REQUEST_THREADS = 32
+
 
 class WorkThreads(ThreadPoolExecutor):
     """For `loop.set_default_executor`. What runs for a request (`core.turns`) has threads of its
@@ -17,10 +21,11 @@ class WorkThreads(ThreadPoolExecutor):
 
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="background")
-        self._of_requests = ThreadPoolExecutor(thread_name_prefix="request")
+        self._of_requests = ThreadPoolExecutor(REQUEST_THREADS, thread_name_prefix="request")
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        if CURRENT.get() is not None:
+        turn = CURRENT.get()
+        if turn is not None and turn.of_request:
             return self._of_requests.submit(fn, *args, **kwargs)
         return super().submit(fn, *args, **kwargs)
 

@@ -30,6 +30,7 @@ from core.operations import (
     Upsert,
 )
 from core.records import Record, SparseValues, Vector
+from core.turns import step_aside_in_thread
 from ingest.bodies import DeleteBody, NamespaceSchemaBody, SparseBody, Update, VectorBody
 from ingest.vectors import (
     checked_fields,
@@ -40,6 +41,9 @@ from ingest.vectors import (
     shown,
     sparse_values,
 )
+
+# Half a millisecond's work, with little metadata.
+RECORDS_AT_ONCE = 64
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 
@@ -55,19 +59,14 @@ def upsert(vectors: Sequence[VectorBody], info: IndexInfo) -> Upsert:
         raise _dense_refused()
     else:
         dense = [None] * len(vectors)  # clients send `values: []` with a sparse record
-    return Upsert(
-        tuple(
-            [
-                Record(
-                    record_id,
-                    values,
-                    _sparse(vector.sparse_values, f"Vector ID '{record_id}'", info),
-                    checked_metadata(vector.metadata, f"vector '{record_id}'"),
-                )
-                for record_id, values, vector in zip(ids, dense, vectors, strict=True)
-            ]
-        )
-    )
+    records: list[Record] = []
+    for number, (record_id, values, vector) in enumerate(zip(ids, dense, vectors, strict=True)):
+        if number % RECORDS_AT_ONCE == 0:
+            step_aside_in_thread()
+        sparse = _sparse(vector.sparse_values, f"Vector ID '{record_id}'", info)
+        metadata = checked_metadata(vector.metadata, f"vector '{record_id}'")
+        records.append(Record(record_id, values, sparse, metadata))
+    return Upsert(tuple(records))
 
 
 def check_count(vectors: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from core.metric import Metric
 from core.records import StoredRecord
 from core.scan import best_first, cutoff, exact
+from core.turns import step_aside_in_thread
 from query.operators.scan_file import FileScan, Question
 
 
@@ -46,6 +47,7 @@ def score_rows(scans: Sequence[FileScan], question: Question) -> list[Scored]:
         rows = found.candidates.rows[found.candidates.goodness >= least]
         if len(rows) == 0:
             continue
+        step_aside_in_thread()
         scores = exact(question.target, found.rows, rows).tolist()
         ids = found.reader.ids(rows)
         scored += [
@@ -62,6 +64,7 @@ def top(metric: Metric, candidates: Iterable[Scored], k: int) -> list[Scored]:
         known = newest.get(candidate.id)
         if known is None or _age(candidate) > _age(known):
             newest[candidate.id] = candidate
+    step_aside_in_thread()
     chosen = list(newest.values())
     order = best_first(metric, [c.score for c in chosen], [c.id for c in chosen])
     return [chosen[at] for at in order[:k]]

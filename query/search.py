@@ -10,6 +10,7 @@ from core.errors import Unavailable
 from core.indexes import IndexInfo
 from core.records import StoredRecord
 from core.scan import Target
+from core.turns import step_aside
 from freshness.protocol import TOUCHED_MAX, FreshReader, FreshStatus, Search
 from query.merge import FileRow, Scored, score_rows, top
 from query.model import Cost, Match, QueryRequest, QueryResult
@@ -68,11 +69,13 @@ class Searcher:
             cost.fresh_rows += sight.answer.scanned
             cost.fresh_hits = len(sight.answer.hits)
             timer.lap("freshness")
+            await step_aside()
             try:
                 winners = await self._winners(index, namespace, asked, target, sight, cost)
             except _SightLost:
                 continue
             timer.lap("files")
+            await step_aside()
             break
         else:
             raise Unavailable(f"namespace {namespace!r} changes faster than it is read")
@@ -144,8 +147,7 @@ class Searcher:
         probe = Probe(reader, self._parts.cache, self._parts.overlays, answer.filter_ops, cost)
         if question.touched is not None:
             scans = await probe.run(chosen, question)
-            rows = await _apart(question.k, score_rows, scans, question)
-            return top(index.metric, [*fresh, *rows], asked.top_k)
+            return await _apart(question.k, _best, scans, question, fresh, asked.top_k)
         return await self._checked(index, namespace, sight, probe, chosen, question, fresh)
 
     async def _checked(
@@ -166,8 +168,7 @@ class Searcher:
         while True:
             question = replace(question, k=wider)
             scans = await probe.run(chosen, question)
-            rows = await asyncio.to_thread(score_rows, scans, question)
-            rows = top(index.metric, rows, wider)
+            rows = await asyncio.to_thread(_best, scans, question, (), wider)
             request = replace(
                 self._parts.watch.request(index, namespace),
                 ids=tuple(row.id for row in rows),
@@ -186,6 +187,12 @@ class Searcher:
             if len(kept) >= k or len(rows) < wider:
                 return top(index.metric, [*fresh, *current, *kept], k)
             wider *= 4
+
+
+def _best(
+    scans: Sequence[FileScan], question: Question, fresh: Sequence[Scored], k: int
+) -> list[Scored]:
+    return top(question.target.metric, [*fresh, *score_rows(scans, question)], k)
 
 
 def _matches(winners: Sequence[Scored], asked: QueryRequest) -> tuple[Match, ...]:

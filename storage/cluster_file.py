@@ -5,6 +5,7 @@ import numpy as np
 from core.clock import new_uuid
 from core.filters.statistics import collect
 from core.metric import F32, Metric
+from core.turns import step_aside_in_thread
 from storage.annoy_file import build_annoy
 from storage.columns_file import encode_columns
 from storage.encoded_file import EncodedFile, EncodedObject
@@ -30,11 +31,13 @@ def write_cluster(
     columns = EncodedObject.of(
         cluster_columns_name(name), encode_columns(rows, schema, "cluster", with_vectors=False)
     )
+    step_aside_in_thread()
     vectors = None
     if rows.vectors is not None:
         vectors = EncodedObject.of(
             cluster_vectors_name(name), build_annoy(rows.vectors, schema.metric)
         )
+    step_aside_in_thread()
     file = DataFile(
         uuid=name,
         columns=columns.ref,

@@ -10,6 +10,7 @@ from pyroaring import BitMap
 from core.errors import CorruptData
 from core.metric import Metric
 from core.records import StoredRecord
+from core.turns import step_aside_in_thread
 from storage.file_cache import FileCache
 from storage.file_reader import FileReader
 from storage.id_run import AskedIds, IdRunReader
@@ -116,10 +117,10 @@ class NamespaceReader:
         runs, files = await asyncio.gather(self.runs([run for run, _ in spans]), self.files(bare))
 
         def find() -> Found:
-            hits = [
-                of_run(run, asked, span, self._places)
-                for run, (_, span) in zip(runs, spans, strict=True)
-            ]
+            hits = []
+            for run, (_, span) in zip(runs, spans, strict=True):
+                step_aside_in_thread()
+                hits.append(of_run(run, asked, span, self._places))
             hits += [of_file(n, file, asked) for n, file in zip(bare, files, strict=True)]
             return live(hits, self.dead, asked)
 

@@ -36,6 +36,10 @@ class Tenants:
         self._rates = rates
         self.turns = turns
 
+    def sends(self, index: IndexInfo) -> None:
+        """While a large body comes in."""
+        self.turns.comes(index.project_id, _place(index, UNNAMED))
+
     async def decodes(self, index: IndexInfo) -> None:
         """Before a large body is decoded."""
         await self._take(index, UNNAMED)
@@ -64,7 +68,11 @@ class Tenants:
         self._rates.spent(index, namespace, read_units)
 
     async def _take(self, index: IndexInfo, namespace: str) -> None:
-        await self.turns.take(index.project_id, f"{index.index_id}/{namespace}")
+        await self.turns.take(index.project_id, _place(index, namespace))
+
+
+def _place(index: IndexInfo, namespace: str) -> str:
+    return f"{index.index_id}/{namespace}"
 
 
 def records_of(operation: Operation) -> int:

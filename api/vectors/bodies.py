@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ingest.bodies import decode_body
+from core.turns import step_aside, step_aside_in_thread
+from ingest.bodies import UpsertBody, decode_body, decode_upsert
 
 B = TypeVar("B")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -22,6 +23,13 @@ def in_json(body: bytes, kind: type[S], bytes_max: int) -> Callable[[], S]:
     return lambda: decode_body(body or b"{}", kind, bytes_max)
 
 
+def upsert_in_json(body: bytes, bytes_max: int) -> Callable[[], UpsertBody]:
+    """As `in_json`."""
+    if len(body) <= INLINE_BYTES_MAX:
+        return in_json(body, UpsertBody, bytes_max)
+    return lambda: decode_upsert(body, bytes_max)
+
+
 async def judged(body_bytes: int, given: Callable[[], B], judge: Callable[[B], R]) -> tuple[B, R]:
     """The body that `given` decodes, and what `judge` makes of it; their errors are passed on.
 
@@ -30,6 +38,10 @@ async def judged(body_bytes: int, given: Callable[[], B], judge: Callable[[B], R
 
     def work() -> tuple[B, R]:
         decoded = given()
+        step_aside_in_thread()
         return decoded, judge(decoded)
 
-    return work() if body_bytes <= INLINE_BYTES_MAX else await asyncio.to_thread(work)
+    if body_bytes <= INLINE_BYTES_MAX:
+        return work()
+    await step_aside()
+    return await asyncio.to_thread(work)

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.vectors import answers, headers
-from api.vectors.bodies import in_json
+from api.vectors.bodies import in_json, upsert_in_json
 from api.vectors.calls import RestCalls
 from api.vectors.plane import DataPlane
 from core.errors import InvalidRequest
@@ -18,7 +18,6 @@ from ingest.bodies import (
     QueryBody,
     StatsBody,
     UpdateBody,
-    UpsertBody,
 )
 
 
@@ -44,7 +43,7 @@ class VectorRoutes:
 
     async def upsert(self, request: Request) -> Response:
         call, body = await self._calls.to_write(request)
-        done = await self._plane.upsert(call, in_json(body, UpsertBody, self._bytes_max))
+        done = await self._plane.upsert(call, upsert_in_json(body, self._bytes_max))
         return answers.json_response({"upsertedCount": done.count}, headers.written(done.lsn))
 
     async def query(self, request: Request) -> Response:

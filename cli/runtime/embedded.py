@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from api.app import Gateway, GatewayParts
+from api.limits.turns import Turns
 from api.writes import LogWrites
 from builder.builder import IndexBuilder
 from cli.runtime.admin import admin_routes
@@ -26,6 +27,7 @@ from cli.runtime.gauges import show_amplification, show_cache, show_freshness, s
 from cli.runtime.importing import importing
 from cli.runtime.keys import ensure_key, first_words
 from cli.runtime.parts import Parts, open_parts
+from core.turns import working_as
 from freshness.layer import FreshnessLayer
 from infra.catalog.leases import Leases
 from infra.embedding.embedders import Embedders
@@ -49,6 +51,7 @@ class Engine:
     consuming: asyncio.Task[None]
     writer: LogWriter
     cache: FileCache
+    turns: Turns
 
     def not_ready(self) -> str | None:
         if self.consuming.done():
@@ -67,27 +70,29 @@ async def open_engine(settings: Settings, bounds: Bounds = USUAL) -> AsyncIterat
     """
     async with AsyncExitStack() as stack:
         parts = await stack.enter_async_context(open_parts(settings))
-        # The folder is ours alone: whoever had a job is dead.
-        await Leases(parts.catalog.database, parts.clock).clear()
-        cache = await stack.enter_async_context(opened_cache(parts, "embedded"))
-        builder, freshness = make_builder(parts, cache, bounds), make_freshness(parts, bounds)
-        await builder.start()
-        stack.push_async_callback(builder.stop)
-        await freshness.start()
-        stack.push_async_callback(freshness.stop)
-        task = await stack.enter_async_context(consuming(parts, builder, freshness))
-        queries = make_queries(parts, cache, freshness, bounds)
-        await queries.start()
-        stack.push_async_callback(queries.stop)
-        writer = LogWriter(parts.wal, parts.clock)
-        stack.push_async_callback(writer.close)
-        await stack.enter_async_context(importing(parts, cache, writer, bounds))
-        writes = make_writes(parts, writer, freshness)
-        show_store(parts)
-        show_amplification(parts)
-        show_cache(parts, cache)
-        show_freshness(parts, freshness)
-        yield Engine(parts, builder, freshness, queries, writes, task, writer, cache)
+        turns = Turns(settings.requests_at_once, parts.clock, parts.metrics)
+        with working_as(turns.background):
+            # The folder is ours alone: whoever had a job is dead.
+            await Leases(parts.catalog.database, parts.clock).clear()
+            cache = await stack.enter_async_context(opened_cache(parts, "embedded"))
+            builder, freshness = make_builder(parts, cache, bounds), make_freshness(parts, bounds)
+            await builder.start()
+            stack.push_async_callback(builder.stop)
+            await freshness.start()
+            stack.push_async_callback(freshness.stop)
+            task = await stack.enter_async_context(consuming(parts, builder, freshness))
+            queries = make_queries(parts, cache, freshness, bounds)
+            await queries.start()
+            stack.push_async_callback(queries.stop)
+            writer = LogWriter(parts.wal, parts.clock)
+            stack.push_async_callback(writer.close)
+            await stack.enter_async_context(importing(parts, cache, writer, bounds))
+            writes = make_writes(parts, writer, freshness)
+            show_store(parts)
+            show_amplification(parts)
+            show_cache(parts, cache)
+            show_freshness(parts, freshness)
+        yield Engine(parts, builder, freshness, queries, writes, task, writer, cache, turns)
 
 
 async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
@@ -113,6 +118,7 @@ async def serve_embedded(settings: Settings, stopped: asyncio.Event) -> None:
                 embedders=embedders,
                 routers=[admin_routes(parts, address.token)],
                 wake_jobs=jobs.wake,
+                turns=engine.turns,
             )
         )
         port = await gateway.start()

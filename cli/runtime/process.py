@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 FULL_ROUNDS_AFTER = 100
 # How long a thread keeps the interpreter while others wait for it; Python's own is 5 ms, and the
 # loop may have to wait so long at each of the ten crossings of a query.
-SWITCH_S = 0.001
+SWITCH_S = 0.0002
 
 Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 

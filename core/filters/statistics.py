@@ -14,6 +14,7 @@ import msgspec
 from core.filters import bloom
 from core.filters.model import And, Comparison, Condition, Filter, Not, Or, Scalar
 from core.records import Metadata, MetadataValue
+from core.turns import step_aside_in_thread
 
 # 32 short strings cover enumerations (genre, language, tenant); beyond that a Bloom filter.
 STRINGS_MAX = 32
@@ -26,6 +27,9 @@ BYTES_MAX = 2_048
 # The key under which statistics say that they leave fields out: no metadata field has an empty
 # name.
 INCOMPLETE = ""
+
+# Half a millisecond's work.
+ROWS_AT_ONCE = 256
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -57,7 +61,9 @@ def collect(rows: Sequence[Metadata]) -> dict[str, FieldStatistics]:
     `INCOMPLETE` is there as well. About 0.5 us per field value.
     """
     gathered: dict[str, _Gathered] = {}
-    for metadata in rows:
+    for row, metadata in enumerate(rows):
+        if row % ROWS_AT_ONCE == 0:
+            step_aside_in_thread()
         for field, value in metadata.items():
             column = gathered.get(field)
             if column is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.scan import Mask
+from core.turns import step_aside, step_aside_in_thread
 from freshness.protocol import Pending
 from query.layout import Piece
 from query.model import Cost
@@ -89,6 +90,7 @@ class Probe:
                 by_place.items(), await self._opening.open(list(by_place)), strict=True
             )
         ]
+        await step_aside()
         share = -(-len(opened) // THREADS)
         groups = [opened[at : at + share] for at in range(0, len(opened), share)]
         done = await asyncio.gather(
@@ -119,4 +121,5 @@ def _scan_all(group: Sequence[_Opened], question: Question) -> list[FileScan]:
 
 def _scans(group: Sequence[_Opened], question: Question) -> Iterator[FileScan]:
     for opened in group:
+        step_aside_in_thread()
         yield scan_file(opened.place, opened.reader, opened.live, opened.overlay, question)
