@@ -1,4 +1,4 @@
-"""A big upsert is decoded record by record: the same records, the same errors, others in between."""
+"""A big upsert is decoded record by record: the same records, the same errors, turns between."""
 
 import base64
 import json
