@@ -61,6 +61,7 @@ class Turns:
         self._waiting = 0
         # Who is called as soon as nobody at work goes before it.
         self._aside: list[tuple[RequestTurn | None, Callable[[], None]]] = []
+        self._aside_threads = threading.BoundedSemaphore(ASIDE_THREADS_MAX)
         self._alarm: asyncio.TimerHandle | None = None
         self._loop_thread = 0
         self.background = Background(self, clock)
@@ -169,12 +170,15 @@ class Turns:
 
     def aside_in_thread(self, turn: "RequestTurn | None", at_most_s: float) -> bool:
         """As `aside`, and not for the event loop's thread."""
-        if len(self._aside) >= ASIDE_THREADS_MAX:
+        if not self._aside_threads.acquire(blocking=False):
             return True
         called = threading.Event()
-        with self._stepped_aside(turn, called.set):
-            # it may have come to an end before it could have called
-            return not self.is_behind(turn) or called.wait(at_most_s)
+        try:
+            with self._stepped_aside(turn, called.set):
+                # it may have come to an end before it could have called
+                return not self.is_behind(turn) or called.wait(at_most_s)
+        finally:
+            self._aside_threads.release()
 
     @contextmanager
     def _stepped_aside(

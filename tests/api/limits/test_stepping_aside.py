@@ -225,6 +225,29 @@ async def test_of_the_threads_some_are_always_left() -> None:
     assert len(went_on) == len(threads) + 1
 
 
+async def test_threads_step_aside_however_many_bodies_wait_to_come_in() -> None:
+    server = Server()
+    await server.work("loud", 0.3)
+
+    async def send() -> None:
+        with server.turns.request():
+            server.turns.comes("loud", "ns")
+            await step_aside()
+
+    loud = await server.begin("loud", thread=True)
+    with server.turns.request() as quiet:
+        await quiet.take("quiet", "ns")
+        senders = [asyncio.create_task(send()) for _ in range(2 * turning.ASIDE_THREADS_MAX)]
+        await settle()
+        loud.set()
+        async with asyncio.timeout(60):
+            while len(server.turns._aside) <= len(senders):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert server.steps == ["loud begins"]
+    await asyncio.gather(*senders)
+    assert await server.done() == ["loud begins", "loud goes on"]
+
+
 async def test_what_is_nobodys_request_steps_aside_for_all_but_the_busiest() -> None:
     server = Server()
     await server.work("loud", 0.3)
