@@ -196,9 +196,11 @@ class RecordTable:
             if place is not None:
                 doomed.setdefault(place[0], []).append(place[1])
         for serial, rows in doomed.items():
-            segment = self._segments[serial]
-            segment.kill(rows)
-            if segment is not self._open:
+            self._segments[serial].kill(rows)
+        # only now: what moves on must not be what is to go, and may take other segments with it
+        for serial in doomed:
+            segment = self._segments.get(serial)
+            if segment is not None and segment is not self._open:
                 self._thin_out(segment)
 
     def clear(self) -> None:
