@@ -15,8 +15,21 @@ from builder.importing.worker import ImportWorker
 from core.errors import CorruptData
 from infra.catalog.imports import ErrorMode, Import, ImportState, ImportStore, Progress
 from infra.catalog.leases import Leases
-from tests.builder.test_importing import running
+from tests.builder.test_importing import Place, running
 from tests.infra.catalog_suite import NEW
+
+
+async def ended_by(worker: ImportWorker, place: Place, work: Import) -> Import:
+    """The import once the worker has ended it, or has stopped itself."""
+    task = asyncio.create_task(worker.run())
+    for _ in range(500):
+        ended = await place.imports.get(work.index_id, work.import_id)
+        if task.done() or ended.finished:
+            break
+        await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return await place.imports.get(work.index_id, work.import_id)
 
 
 async def test_a_worker_outlives_what_a_database_says_while_it_changes_places(
@@ -37,15 +50,7 @@ async def test_a_worker_outlives_what_a_database_says_while_it_changes_places(
         parts = replace(place.parts, imports=Moving(place.imports._database))
         worker = ImportWorker(parts, Leases(place.imports._database), poll_s=0.02)
         work = await place.asked()
-        task = asyncio.create_task(worker.run())
-        for _ in range(500):
-            ended = await place.imports.get(work.index_id, work.import_id)
-            if task.done() or ended.finished:
-                break
-            await asyncio.sleep(0.02)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        ended = await place.imports.get(work.index_id, work.import_id)
+        ended = await ended_by(worker, place, work)
         assert ended.state is ImportState.COMPLETED
 
 
@@ -93,14 +98,7 @@ async def test_whoever_asked_is_told_our_own_texts_only(
     async with running(tmp_path) as place:
         work = await place.asked()
         worker = ImportWorker(place.parts, Leases(place.imports._database), poll_s=0.01)
-        task = asyncio.create_task(worker.run())
-        for _ in range(500):
-            ended = await place.imports.get(work.index_id, work.import_id)
-            if task.done() or ended.finished:
-                break
-            await asyncio.sleep(0.02)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        ended = await ended_by(worker, place, work)
         assert ended.state is ImportState.FAILED
         if own:
             assert ended.error == "object x is damaged"
